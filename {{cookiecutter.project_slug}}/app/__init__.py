@@ -1,0 +1,63 @@
+"""The service: settings, services and features, wired together."""
+
+from importlib import import_module
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app import errors, extensions, logs, pages, request_hooks, services
+from config import Settings, load, require_safe
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The WSGI application.
+
+    Args:
+        settings: what to run with; read from `config/` and the environment if not given.
+
+    Raises:
+        ConfigError: a setting is wrong or unsafe.
+    """
+    settings = settings or load()
+    require_safe(settings)
+    logs.set_up(settings)
+
+    app = Flask(__name__)
+    app.config.from_mapping(flask_config(settings))
+    if proxies := settings.web.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
+
+    services.register(app, settings)
+    extensions.register(app)
+    request_hooks.register(app, settings)
+    errors.register(app)
+    pages.register(app, settings)
+    for feature in settings.app.features:
+        import_module(f"app.{feature}").register(app)
+    return app
+
+
+def flask_config(settings: Settings) -> dict[str, object]:
+    """The settings that Flask and its extensions read by their own names."""
+    secure = settings.security.cookie_secure
+    return {
+        "DEBUG": settings.app.debug,
+        "TESTING": settings.environment == "testing",
+        "TEMPLATES_AUTO_RELOAD": settings.environment == "development",
+        "SECRET_KEY": settings.app.secret_key,
+        "MAX_CONTENT_LENGTH": settings.security.max_request_size,
+        "MAX_FORM_MEMORY_SIZE": settings.security.max_request_size,
+        "TRUSTED_HOSTS": settings.security.trusted_hosts or None,
+        "PERMANENT_SESSION_LIFETIME": settings.security.session_lifetime,
+        # The prefix makes browsers refuse the cookie from another host or without HTTPS, RFC 6265bis 4.1.3.
+        "SESSION_COOKIE_NAME": ("__Host-" if secure else "") + settings.app.slug,
+        "SESSION_COOKIE_SECURE": secure,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        # A form stays valid as long as the session it belongs to.
+        "WTF_CSRF_TIME_LIMIT": None,
+        # The page to return to after login is kept in the signed session, where nobody else can set it.
+        "USE_SESSION_FOR_NEXT": True,
+        "RATELIMIT_STORAGE_URI": "database://",
+        "RATELIMIT_HEADERS_ENABLED": True,
+    }

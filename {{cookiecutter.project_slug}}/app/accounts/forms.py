@@ -1,0 +1,84 @@
+"""The forms of registration and login."""
+
+import svcs
+from flask_wtf import FlaskForm
+from wtforms import EmailField, PasswordField, StringField, ValidationError
+from wtforms.validators import DataRequired, Length, Regexp
+
+from config import Settings
+
+LONGEST_PASSWORD = 128
+
+
+def trimmed(value: str | None) -> str | None:
+    """Without white space around it."""
+    return value.strip() if value else value
+
+
+def lowered(value: str | None) -> str | None:
+    """Trimmed, in lower case."""
+    return value.strip().lower() if value else value
+
+
+class RegisterForm(FlaskForm):
+    """A new account."""
+
+    username = StringField(
+        "User name",
+        filters=[lowered],
+        description="3 to 30 letters, digits, - or _. Everybody can see it.",
+        render_kw={"autocomplete": "username", "autocapitalize": "none"},
+        validators=[
+            DataRequired("Choose a user name."),
+            Regexp(r"[a-z0-9][a-z0-9_-]{2,29}\Z", message="Use 3 to 30 letters, digits, - or _."),
+        ],
+    )
+    email = EmailField(
+        "Email",
+        filters=[trimmed],
+        description="Only you can see it.",
+        render_kw={"autocomplete": "email"},
+        validators=[
+            DataRequired("Give your email address."),
+            Length(max=254, message="An email address has at most 254 characters."),
+            Regexp(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z", message="This does not look like an email address."),
+        ],
+    )
+    password = PasswordField(
+        "Password",
+        description="The longer the better: a sentence is fine.",
+        render_kw={"autocomplete": "new-password"},
+        validators=[
+            DataRequired("Choose a password."),
+            Length(max=LONGEST_PASSWORD, message=f"Use at most {LONGEST_PASSWORD} characters."),
+        ],
+    )
+
+    def validate_password(self, field: PasswordField) -> None:
+        """Long enough, and not one of the other answers."""
+        password = field.data or ""
+        shortest = svcs.flask.get(Settings).security.password_min_length
+        if len(password) < shortest:
+            raise ValidationError(f"Use at least {shortest} characters.")
+        if password.lower() in ((self.username.data or "").lower(), (self.email.data or "").lower()):
+            raise ValidationError("Use something else than your name or address.")
+
+
+class LoginForm(FlaskForm):
+    """Name and password."""
+
+    username = StringField(
+        "User name",
+        filters=[lowered],
+        render_kw={"autocomplete": "username", "autocapitalize": "none"},
+        validators=[DataRequired("Give your user name."), Length(max=30)],
+    )
+    password = PasswordField(
+        "Password",
+        render_kw={"autocomplete": "current-password"},
+        validators=[DataRequired("Give your password."), Length(max=LONGEST_PASSWORD)],
+    )
+
+
+class LogoutForm(FlaskForm):
+    """Nothing to fill in; it proves that the user asked."""

@@ -1,0 +1,91 @@
+"""The pages of accounts."""
+
+import svcs
+from flask import Blueprint, abort, flash, redirect, render_template, session, url_for
+from flask_login import current_user, login_required, login_user, logout_user
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from werkzeug.wrappers import Response
+
+from app.accounts.forms import LoginForm, LogoutForm, RegisterForm
+from app.accounts.models import User, find_user
+from app.accounts.passwords import check_password, hash_password
+from app.extensions import limiter, login_manager, rate_limit
+from config import Settings
+
+blueprint = Blueprint("accounts", __name__, template_folder="templates")
+login_manager.login_view = "accounts.login"
+
+Page = str | Response | tuple[str, int]
+
+
+@blueprint.route("/register", methods=["GET", "POST"])
+@limiter.limit(lambda: rate_limit("register"), methods=["POST"])
+def register() -> Page:
+    """Make an account and log in."""
+    if current_user.is_authenticated:
+        return redirect(url_for("index"))
+    form = RegisterForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/register.html", form=form), 422 if form.is_submitted() else 200
+    cost = svcs.flask.get(Settings).security.argon2
+    user = User(
+        username=form.username.data, email=form.email.data, password_hash=hash_password(form.password.data or "", cost)
+    )
+    database = svcs.flask.get(Session)
+    try:
+        with database.begin_nested():
+            database.add(user)
+    except IntegrityError:
+        form.username.errors = ["This name is taken."]
+        return render_template("accounts/register.html", form=form), 422
+    _start_session(user)
+    flash(f"Welcome, {user.username}.")
+    return redirect(url_for("index"))
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+@limiter.limit(lambda: rate_limit("login"), methods=["POST"])
+def login() -> Page:
+    """Log in, and go on to the page that asked for it."""
+    if current_user.is_authenticated:
+        return redirect(url_for("index"))
+    form = LoginForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
+    user = find_user(form.username.data or "")
+    if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
+        form.password.errors = ["User name or password is wrong."]
+        return render_template("accounts/login.html", form=form), 422
+    following = session.get("next") or url_for("index")
+    _start_session(user)
+    return redirect(following)
+
+
+@blueprint.route("/logout", methods=["GET", "POST"])
+@login_required
+def logout() -> Page:
+    """Ask, then log out."""
+    form = LogoutForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/logout.html", form=form)
+    logout_user()
+    session.clear()
+    flash("You are logged out.")
+    return redirect(url_for("index"))
+
+
+@blueprint.get("/profile/<username>")
+def profile(username: str) -> Page:
+    """What there is to know of a user."""
+    user = find_user(username)
+    if user is None:
+        abort(404, f"There is no user called {username}.")
+    return render_template("accounts/profile.html", user=user)
+
+
+def _start_session(user: User) -> None:
+    """Log in with a fresh session, so that nothing from before it carries over (OWASP: session fixation)."""
+    session.clear()
+    session.permanent = True
+    login_user(user)

@@ -1,0 +1,55 @@
+"""Error pages for people, RFC 9457 problem documents for programs."""
+
+import logging
+
+import svcs
+from flask import Flask, Response, jsonify, make_response, render_template
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, InternalServerError, ServiceUnavailable
+
+from app.extensions import wants_json
+
+UPGRADE = "The database is not at this version's revision. Run: python main.py db upgrade"
+
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    """Answer every error of `app` with a page or a document."""
+    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(DBAPIError, database_error)
+    app.register_error_handler(PoolTimeout, database_error)
+
+
+def http_error(error: HTTPException) -> Response:
+    """The answer to an error with a status; its own headers, such as Retry-After, are kept."""
+    if error.response is not None:
+        return make_response(error.response)
+    status = error.code or 500
+    if wants_json():
+        response = jsonify(type="about:blank", title=error.name, status=status, detail=error.description)
+        response.content_type = "application/problem+json"
+    else:
+        response = make_response(render_template("error.html", error=error, status=status))
+    response.status_code = status
+    for name, value in error.get_headers():
+        if name != "Content-Type":
+            response.headers[name] = value
+    return response
+
+
+def database_error(error: DBAPIError | PoolTimeout) -> Response:
+    """503 while the database lacks a migration or cannot be reached, 500 for a statement that is wrong."""
+    from database.migrations import pending
+
+    logger.error("database: %s", error, exc_info=error)
+    try:
+        if pending(svcs.flask.get(Engine)):
+            return http_error(ServiceUnavailable(UPGRADE, retry_after=10))
+    except DBAPIError:
+        pass
+    if isinstance(error, OperationalError | PoolTimeout):
+        return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
+    return http_error(InternalServerError())

@@ -1,0 +1,47 @@
+"""Flask extensions that features use by name."""
+
+import svcs
+from flask import Flask, abort, flash, redirect, request, session, url_for
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager
+from flask_wtf import CSRFProtect
+from sqlalchemy import Engine
+from werkzeug.wrappers import Response
+
+from config import Settings
+from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
+
+csrf = CSRFProtect()
+limiter = Limiter(get_remote_address)
+login_manager = LoginManager()
+
+
+def register(app: Flask) -> None:
+    """Attach the extensions to `app`."""
+    with app.app_context():
+        app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
+    csrf.init_app(app)
+    limiter.init_app(app)
+    login_manager.init_app(app)
+
+
+def rate_limit(name: str) -> str:
+    """The limit of that name in `config/security.yaml`."""
+    return svcs.flask.get(Settings).security.rate_limits[name]
+
+
+def wants_json() -> bool:
+    """Whether the client is a program: it prefers JSON to a page."""
+    return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
+
+
+@login_manager.unauthorized_handler
+def ask_to_log_in() -> Response:
+    """People get the login page and come back afterwards; programs get 401."""
+    if wants_json():
+        abort(401)
+    if request.method == "GET":
+        session["next"] = request.full_path.rstrip("?")
+    flash("Please log in first.")
+    return redirect(url_for(login_manager.login_view or "index"))

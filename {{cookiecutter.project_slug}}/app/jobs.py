@@ -1,0 +1,32 @@
+"""What surrounds every job."""
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import dramatiq
+from flask import Flask
+
+
+class AppContext(dramatiq.Middleware):
+    """Runs each job in an app context with a session of its own, committed when the job returns.
+
+    The actor's function is wrapped, so that a commit that fails is a job that fails, and is tried again; Dramatiq
+    only logs what goes wrong in hooks that run after a job.
+    """
+
+    def __init__(self, app: Flask, transaction: Callable[[Flask], AbstractContextManager[Any]]) -> None:
+        self.app = app
+        self.transaction = transaction
+
+    def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
+        """Wrap the actor's own function, whatever an earlier app has wrapped around it."""
+        function = getattr(actor.fn, "__wrapped__", actor.fn)
+
+        @functools.wraps(function)
+        def in_transaction(*args: Any, **kwargs: Any) -> Any:
+            with self.transaction(self.app):
+                return function(*args, **kwargs)
+
+        actor.fn = in_transaction

@@ -1,0 +1,54 @@
+"""What happens before and after every request."""
+
+import re
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request, session
+
+from config import Settings
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+logger = structlog.stdlib.get_logger("app.request")
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Attach the hooks. Those after a request run from the last to the first."""
+
+    @app.before_request
+    def identify() -> None:
+        g.started = time.perf_counter()
+        given = request.headers.get("X-Request-ID", "") if settings.web.trusted_proxies else ""
+        g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.after_request
+    def log(response: Response) -> Response:
+        level = "debug" if request.blueprint == "ops" or request.endpoint == "static" else "info"
+        getattr(logger, level)(
+            "request",
+            method=request.method,
+            route=request.url_rule.rule if request.url_rule else None,
+            status=response.status_code,
+            milliseconds=round((time.perf_counter() - g.started) * 1000, 1),
+        )
+        return response
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        for name, value in settings.security.headers.items():
+            response.headers.setdefault(name, value)
+        response.headers["X-Request-ID"] = g.request_id
+        if session.accessed:
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @app.after_request
+    def commit(response: Response) -> Response:
+        """A request that succeeds keeps what it wrote; one that is refused or fails leaves nothing."""
+        if (open_session := g.get("session")) and response.status_code < 400:
+            open_session.commit()
+        return response

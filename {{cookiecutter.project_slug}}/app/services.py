@@ -1,0 +1,116 @@
+"""What the service is made of, by type: `svcs.flask.get(Session)` gives the one of the running request or job."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dramatiq
+import svcs
+from flask import Flask, g, has_app_context, has_request_context, request
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from app.jobs import AppContext
+from config import ConfigError, Settings, mask
+from database import connect, sessions
+from database.broker import DatabaseBroker
+from storage import Storage
+
+# RFC 9110, section 9.2.1: requests that read.
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def register(app: Flask, settings: Settings) -> None:
+    """Make every service known to `app`, with its health check and its clean-up.
+
+    Raises:
+        ConfigError: a URL is not one that the service can use.
+    """
+    svcs.flask.init_app(app)
+    engine = _engine(settings)
+    storage = _storage(settings)
+    broker = _broker(app, engine, settings)
+    writing, reading = sessions(engine), sessions(engine, read_only=True)
+
+    def open_session() -> Iterator[Session]:
+        reads = has_request_context() and request.method in SAFE_METHODS
+        with (reading if reads else writing)() as session:
+            g.session = session
+            yield session
+
+    svcs.flask.register_value(app, Settings, settings)
+    svcs.flask.register_value(app, Engine, engine, ping=_ping_database, on_registry_close=engine.dispose)
+    svcs.flask.register_factory(app, Session, open_session)
+    svcs.flask.register_value(app, Storage, storage, ping=Storage.check)
+    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
+
+
+@contextmanager
+def transaction(app: Flask) -> Iterator[Session]:
+    """An app context whose session is committed at the end, or rolled back by an exception."""
+    with app.app_context():
+        session = svcs.flask.get(Session)
+        yield session
+        session.commit()
+
+
+def current_session() -> Session | None:
+    """The session that the running request, job or transaction will commit."""
+    if has_request_context():
+        return svcs.flask.get(Session)
+    return g.get("session") if has_app_context() else None
+
+
+def _engine(settings: Settings) -> Engine:
+    database = settings.database
+    try:
+        return connect(
+            database.url or f"sqlite:///{settings.app_dir.database}",
+            timeout=database.timeout,
+            pool_size=database.pool_size,
+            pool_overflow=database.pool_overflow,
+            echo=database.echo,
+        )
+    except ValueError as error:
+        raise _wrong_url(settings, "database.url", database.url, error) from None
+
+
+def _storage(settings: Settings) -> Storage:
+    try:
+        return Storage(settings.storage.url or settings.app_dir.data.as_uri())
+    except ValueError as error:
+        raise _wrong_url(settings, "storage.url", settings.storage.url, error) from None
+
+
+def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
+    """Dramatiq's broker, which is one for the process: actors that were declared on an earlier one move over."""
+    queue = settings.queue
+    if queue.url not in ("", "database:"):
+        error = ValueError("not a supported queue, expected nothing or database:")
+        raise _wrong_url(settings, "queue.url", queue.url, error)
+    broker = DatabaseBroker(
+        engine,
+        current_session,
+        lease=queue.lease,
+        max_deliveries=queue.max_deliveries,
+        poll_interval=queue.poll_interval,
+    )
+    broker.add_middleware(AppContext(app, transaction))
+    previous = dramatiq.broker.global_broker
+    dramatiq.set_broker(broker)
+    for actor in previous.actors.values() if previous else ():
+        actor.broker = broker
+        broker.declare_actor(actor)
+    return broker
+
+
+def _wrong_url(settings: Settings, key: str, url: str, error: ValueError) -> ConfigError:
+    return ConfigError(f"{settings.origins[key]}: {key}: found {mask('url', url)!r}: {error}")
+
+
+def _ping_database(engine: Engine) -> None:
+    with engine.connect().execution_options(read_only=True) as connection:
+        connection.exec_driver_sql("SELECT 1")
+
+
+def _ping_queue(broker: DatabaseBroker) -> None:
+    broker.count("default")

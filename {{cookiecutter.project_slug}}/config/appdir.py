@@ -1,0 +1,84 @@
+"""The app folder: the one place that holds an installation's config, data and logs."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDERS = (
+    "config",
+    "data",
+    "data/batches",
+    "data/exports",
+    "data/templates",
+    "data/upgrades",
+    "data/uploads",
+    "static",
+    "media",
+    "logs",
+    "sessions",
+    "sessions/data",
+    "sessions/lock",
+    "work",
+    "cache",
+)
+
+
+@dataclass(frozen=True)
+class AppDir:
+    """Paths inside one app folder. Nothing else in the service builds them."""
+
+    path: Path
+
+    @property
+    def env_file(self) -> Path:
+        """Secrets and environment variables of this installation."""
+        return self.path / ".env"
+
+    @property
+    def config(self) -> Path:
+        """Overlays of the project's `config/`."""
+        return self.path / "config"
+
+    @property
+    def data(self) -> Path:
+        """Files and the SQLite database."""
+        return self.path / "data"
+
+    @property
+    def database(self) -> Path:
+        """The database when no other is set."""
+        return self.data / "app.sqlite3"
+
+    def make(self) -> list[str]:
+        """Make what is missing and touch nothing else; returns a line for each thing made.
+
+        Folders are 0750 and `.env` is 0640: the group is for the web server. The secret is made once.
+
+        Raises:
+            AppDirError: a file stands where a folder belongs, or the folder cannot be written.
+        """
+        done = []
+        try:
+            for folder in (self.path, *(self.path / name for name in FOLDERS)):
+                if not folder.is_dir():
+                    folder.mkdir(parents=True)
+                    folder.chmod(0o750)
+                    done.append(f"made {folder}")
+            if not self.env_file.exists():
+                self._write_secret()
+                done.append(f"made {self.env_file} with a new SECRET_KEY")
+        except FileExistsError as error:
+            raise AppDirError(f"{error.filename}: expected a folder, found a file; move it away") from None
+        except OSError as error:
+            raise AppDirError(f"{error.filename}: cannot be made: {error.strerror}") from None
+        return done
+
+    def _write_secret(self) -> None:
+        descriptor = os.open(self.env_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"SECRET_KEY={secrets.token_urlsafe(32)}\n")
+
+
+class AppDirError(Exception):
+    """The app folder cannot be made; the message names the path."""

@@ -1,0 +1,107 @@
+"""What can be set: one struct a section, one field a key. The values are in the files beside this one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from config.appdir import AppDir
+
+Text = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class App(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/app.yaml`"""
+
+    name: Text
+    slug: Text
+    description: str
+    features: list[Text]
+    secret_key: str
+    debug: bool
+
+
+class Database(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/database.yaml`"""
+
+    url: str
+    timeout: Seconds
+    pool_size: Positive
+    pool_overflow: Count
+    echo: bool
+
+
+class Storage(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/storage.yaml`"""
+
+    url: str
+
+
+class Queue(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/queue.yaml`"""
+
+    url: str
+    processes: Positive
+    threads: Positive
+    lease: Seconds
+    max_deliveries: Positive
+    shutdown_timeout: Positive
+    poll_interval: Seconds
+
+
+class Argon2(Struct, frozen=True, forbid_unknown_fields=True):
+    """Cost of a password hash; `memory_cost` in KiB."""
+
+    time_cost: Positive
+    memory_cost: Annotated[int, Meta(ge=8)]
+    parallelism: Positive
+
+
+class Security(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/security.yaml`"""
+
+    session_lifetime: Positive
+    cookie_secure: bool
+    password_min_length: Positive
+    argon2: Argon2
+    rate_limits: dict[str, Text]
+    trusted_hosts: list[str]
+    max_request_size: Positive
+    headers: dict[str, str]
+
+
+class Web(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/web.ini`"""
+
+    host: Text
+    port: Port
+    workers: Positive
+    threads: Positive
+    timeout: Count
+    graceful_timeout: Count
+    trusted_proxies: Count
+    reload: bool
+
+
+class Settings(Struct, frozen=True):
+    """All settings of one installation.
+
+    `environment` is development, testing or production; `origins` tells for each key,
+    written `section.key`, which file or environment variable its value came from.
+    """
+
+    environment: str
+    root: Path
+    app_dir: AppDir
+    app: App
+    database: Database
+    storage: Storage
+    queue: Queue
+    security: Security
+    logging: dict[str, Any]
+    web: Web
+    origins: dict[str, str]

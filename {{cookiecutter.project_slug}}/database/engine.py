@@ -1,0 +1,94 @@
+"""Engine and sessions for SQLite and PostgreSQL."""
+
+from sqlite3 import Connection as SQLiteConnection
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session, sessionmaker
+
+
+def connect(
+    url: str, *, timeout: float = 10, pool_size: int = 5, pool_overflow: int = 10, echo: bool = False
+) -> Engine:
+    """An engine that has opened no connection yet.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://user:password@host/name`.
+        timeout: seconds to wait for a lock (SQLite) or for a free connection.
+        pool_size: connections kept open.
+        pool_overflow: connections that may be opened beyond `pool_size`.
+        echo: log every statement.
+
+    Raises:
+        ValueError: the URL is not one of a supported database.
+    """
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise ValueError("expected a URL like postgresql://user:password@host/name") from None
+    backend = address.get_backend_name()
+    if backend == "sqlite":
+        return _connect_sqlite(address, timeout, pool_size, pool_overflow, echo)
+    if backend == "postgresql":
+        try:
+            return create_engine(
+                address.set(drivername="postgresql+psycopg"),
+                pool_size=pool_size,
+                max_overflow=pool_overflow,
+                pool_timeout=timeout,
+                pool_pre_ping=True,
+                echo=echo,
+            )
+        except ModuleNotFoundError:
+            raise ValueError("psycopg is not installed; run `make lock EXTRAS=postgres` and `make setup`") from None
+    raise ValueError(f"{backend} is not supported, expected sqlite or postgresql")
+
+
+def _connect_sqlite(url: URL, timeout: float, pool_size: int, pool_overflow: int, echo: bool) -> Engine:
+    in_memory = url.database in (None, "", ":memory:")
+    pool: dict[str, Any] = (
+        {} if in_memory else {"pool_size": pool_size, "max_overflow": pool_overflow, "pool_timeout": timeout}
+    )
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        connect_args={"timeout": timeout, "check_same_thread": False},
+        echo=echo,
+        **pool,
+    )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: SQLiteConnection, _record: object) -> None:
+    # The driver must not begin transactions by itself: it begins them too late and never IMMEDIATE.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at the start, unless the transaction only reads.
+
+    A transaction that reads first and asks for the lock later is refused, or loses another one's update.
+    """
+    read_only = connection.get_execution_options().get("read_only", False)
+    raw = connection.connection.cursor()
+    raw.execute(f"PRAGMA query_only = {int(read_only)}")
+    raw.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    raw.close()
+
+
+def sessions(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
+    """A factory of sessions.
+
+    Args:
+        engine: what `connect` returned.
+        read_only: sessions that cannot write; on SQLite any number of them work beside one writer.
+    """
+    if read_only:
+        engine = engine.execution_options(read_only=True, postgresql_readonly=True)
+    return sessionmaker(engine, expire_on_commit=False)

@@ -1,0 +1,59 @@
+"""Alembic's environment: `alembic` and `python main.py db` both run it to reach the configured database."""
+
+import logging
+from typing import Literal
+
+import svcs
+from alembic import context
+from sqlalchemy import Connection, Engine
+
+from app import create_app
+from config import load_or_exit
+from database import Base
+from database.base import UtcDateTime
+
+
+def engine() -> Engine:
+    """The engine the caller passed, else that of the configured service. Either way all models are imported."""
+    if (given := context.config.attributes.get("engine")) is not None:
+        return given  # type: ignore[no-any-return]
+    with create_app(load_or_exit()).app_context():
+        return svcs.flask.get(Engine)
+
+
+def render_item(kind: str, item: object, _context: object) -> str | Literal[False]:
+    """Revisions name plain column types, so that they keep running when the models' own types change."""
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
+
+
+def run(connection: Connection | None, dialect_name: str) -> None:
+    """Migrate through `connection`; without one, print the SQL (`--sql`)."""
+    context.configure(
+        connection=connection,
+        dialect_name=dialect_name,
+        target_metadata=Base.metadata,
+        # SQLite alters a table by copying it; this writes such steps where they are needed.
+        render_as_batch=True,
+        render_item=render_item,
+        # A revision that fails half-way leaves nothing behind, on SQLite too.
+        transactional_ddl=True,
+        transaction_per_migration=True,
+        literal_binds=connection is None,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+target = engine()
+# Which revisions run is news for whoever migrates, and noise in the logs of a web server.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+if context.is_offline_mode():
+    run(None, target.dialect.name)
+else:
+    with target.connect() as connection:
+        if target.dialect.name == "sqlite":
+            # Dropping a table that is being copied would delete the rows that refer to it. The connection is
+            # detached, so that it is closed afterwards and never handed to a session.
+            connection.detach()
+            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+        run(connection, target.dialect.name)

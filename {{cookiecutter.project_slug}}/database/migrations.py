@@ -1,0 +1,44 @@
+"""Alembic, run from Python: on the configured database, or on an engine at hand."""
+
+import functools
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def alembic_config(engine: Engine | None = None) -> Config:
+    """The `[tool.alembic]` table of pyproject.toml, wherever the process was started."""
+    return Config(toml_file=str(PROJECT), attributes={"engine": engine} if engine else {})
+
+
+@functools.cache
+def heads() -> frozenset[str]:
+    """The newest revisions in `versions/`."""
+    return frozenset(ScriptDirectory.from_config(alembic_config()).get_heads())
+
+
+def applied(engine: Engine) -> frozenset[str]:
+    """The revisions that the database is at; none if it was never migrated."""
+    with engine.connect().execution_options(read_only=True) as connection:
+        return frozenset(MigrationContext.configure(connection).get_current_heads())
+
+
+def pending(engine: Engine) -> bool:
+    """Whether the database is not at the revision that this code was written for."""
+    return applied(engine) != heads()
+
+
+def upgrade(engine: Engine, revision: str = "head") -> None:
+    """Bring the database up to `revision`."""
+    command.upgrade(alembic_config(engine), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the database back to `revision`; `base` empties it."""
+    command.downgrade(alembic_config(engine), revision)

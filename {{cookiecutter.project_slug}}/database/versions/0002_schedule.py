@@ -1,0 +1,27 @@
+"""The scheduler's ledger of slots.
+
+Revision: 0002_schedule
+Follows: 0001_queue
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002_schedule"
+down_revision = "0001_queue"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "schedule_slot",
+        sa.Column("schedule", sa.String(100), nullable=False),
+        sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("message_id", sa.String(36), nullable=True),
+        sa.PrimaryKeyConstraint("schedule", "slot", name="pk_schedule_slot"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("schedule_slot")

@@ -1,0 +1,32 @@
+"""The accounts of app/accounts/.
+
+Revision: 0004_accounts
+Follows: 0003_rate_limits
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004_accounts"
+down_revision = "0003_rate_limits"
+branch_labels = None
+depends_on = None
+
+BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "user_account",
+        sa.Column("id", BIG_INTEGER, nullable=False),
+        sa.Column("username", sa.String(30), nullable=False),
+        sa.Column("email", sa.String(254), nullable=False),
+        sa.Column("password_hash", sa.String(200), nullable=False),
+        sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_user_account"),
+        sa.UniqueConstraint("username", name="uq_user_account_username"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("user_account")

@@ -1,0 +1,22 @@
+"""gunicorn's settings, from `config/web.ini`. gunicorn finds this file by its name."""
+
+from pathlib import Path
+
+from config import load_or_exit
+
+settings = load_or_exit()
+
+bind = f"{settings.web.host}:{settings.web.port}"
+workers = settings.web.workers
+threads = settings.web.threads
+worker_class = "gthread"
+timeout = settings.web.timeout
+graceful_timeout = settings.web.graceful_timeout
+reload = settings.web.reload
+# Without it a worker's first import error is found only after the server has reported itself ready.
+preload_app = not settings.web.reload
+# Heartbeat files on a disk can block a worker; where there is memory to keep them in, they go there.
+shared_memory = Path("/dev/shm")  # noqa: S108
+worker_tmp_dir = str(shared_memory) if shared_memory.is_dir() else None
+logconfig_dict = settings.logging
+control_socket_disable = True

@@ -1,0 +1,71 @@
+"""The service's command line. Without a command it runs web, queue and scheduler together."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from config import AppDirError, ConfigError, load_or_exit
+from config.commands import appdir, config
+from config.port import require_free_port
+from database.commands import db
+
+ROOT = Path(__file__).resolve().parent
+PROCESSES = {"web": "web.py", "queue": "queues.py", "scheduler": "scheduler.py"}
+SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"]}
+
+
+class CommandLine(click.Group):
+    """Shows its commands in sections, and a mistake in the settings as one line a mistake."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections; a command that no section names comes last."""
+        named = [name for names in SECTIONS.values() for name in names]
+        others = [name for name in self.list_commands(context) if name not in named]
+        for title, names in {**SECTIONS, "Others": others}.items():
+            commands = [(name, self.commands[name].get_short_help_str(80)) for name in names]
+            if commands:
+                with formatter.section(title):
+                    formatter.write_dl(commands)
+
+    def invoke(self, context: click.Context) -> object:
+        """Run the command; exit 2 for settings that are wrong, 1 for an app folder that cannot be made."""
+        try:
+            return super().invoke(context)
+        except ConfigError as error:
+            click.echo(error, err=True)
+            raise SystemExit(2) from None
+        except AppDirError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=CommandLine, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Run the service, or one of its commands."""
+    if context.invoked_subcommand is None:
+        context.invoke(run)
+
+
+@cli.command()
+def run() -> None:
+    """Web, queue and scheduler together, until Ctrl-C or until one of them stops."""
+    from honcho.manager import Manager
+
+    require_free_port(load_or_exit().web)
+    manager = Manager()
+    for name, file in PROCESSES.items():
+        command = shlex.join([sys.executable, str(ROOT / file)])
+        manager.add_process(name, f"exec {command}", env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    manager.loop()
+    # Ctrl-C is how this command is meant to end.
+    sys.exit(0 if manager.returncode == 130 else manager.returncode)
+
+
+for command in (appdir, config, db):
+    cli.add_command(command)
+
+if __name__ == "__main__":
+    cli(prog_name="python main.py")

@@ -1,0 +1,28 @@
+"""Runs the queue's workers: `python queues.py`, or `dramatiq queues` with Dramatiq's own options."""
+
+import sys
+from pathlib import Path
+
+import dramatiq
+
+from app import create_app
+from config import load_or_exit
+
+settings = load_or_exit()
+app = create_app(settings)
+broker = dramatiq.get_broker()
+
+
+def main() -> None:
+    """Start processes and threads as `config/queue.yaml` says, until SIGTERM or Ctrl-C."""
+    from dramatiq import cli
+
+    queue = settings.queue
+    arguments = ["queues", "--skip-logging", "--path", str(Path(__file__).resolve().parent)]
+    arguments += ["--processes", str(queue.processes), "--threads", str(queue.threads)]
+    arguments += ["--worker-shutdown-timeout", str(queue.shutdown_timeout * 1000)]
+    sys.exit(cli.main(cli.make_argument_parser().parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Runs the timed jobs: `python scheduler.py`. Any number of them may run; each slot is sent once."""
+
+import functools
+import signal
+import threading
+
+from app import create_app
+from app.services import transaction
+from config import load_or_exit
+from database import schedule
+
+app = create_app(load_or_exit())
+
+
+def main() -> None:
+    """Send due jobs until SIGTERM or Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES))
+    schedule.run(functools.partial(transaction, app), stop)
+
+
+if __name__ == "__main__":
+    main()

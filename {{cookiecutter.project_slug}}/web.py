@@ -1,0 +1,23 @@
+"""WSGI: `app` for gunicorn, which reads gunicorn.conf.py. `python web.py` starts it."""
+
+import os
+import sys
+from pathlib import Path
+
+from app import create_app
+from config import load_or_exit
+from config.port import require_free_port
+
+settings = load_or_exit()
+app = create_app(settings)
+
+
+def main() -> None:
+    """Become gunicorn, unless the port is taken: then say so and exit with 1."""
+    require_free_port(settings.web)
+    os.chdir(Path(__file__).resolve().parent)
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "web:app"])  # noqa: S606  (fixed arguments)
+
+
+if __name__ == "__main__":
+    main()
