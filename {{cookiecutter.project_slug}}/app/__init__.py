@@ -28,8 +28,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
 
     services.register(app, settings)
-    extensions.register(app)
+    # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
     request_hooks.register(app, settings)
+    extensions.register(app)
     errors.register(app)
     pages.register(app, settings)
     for feature in settings.app.features:

@@ -3,11 +3,11 @@
 import logging
 
 import svcs
-from flask import Flask, Response, jsonify, make_response, render_template
+from flask import Flask, Response, current_app, jsonify, make_response, render_template
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, InternalServerError, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError, ServiceUnavailable
 
 from app.extensions import wants_json
 
@@ -27,12 +27,16 @@ def http_error(error: HTTPException) -> Response:
     """The answer to an error with a status; its own headers, such as Retry-After, are kept."""
     if error.response is not None:
         return make_response(error.response)
+    original = getattr(error, "original_exception", None)
+    if isinstance(original, DBAPIError | PoolTimeout):
+        # It was raised where Flask asks no handler: by the commit after the view, or by another error's page.
+        return database_error(original)
     status = error.code or 500
     if wants_json():
         response = jsonify(type="about:blank", title=error.name, status=status, detail=error.description)
         response.content_type = "application/problem+json"
     else:
-        response = make_response(render_template("error.html", error=error, status=status))
+        response = make_response(_page(error, status))
     response.status_code = status
     for name, value in error.get_headers():
         if name != "Content-Type":
@@ -46,10 +50,22 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
 
     logger.error("database: %s", error, exc_info=error)
     try:
-        if pending(svcs.flask.get(Engine)):
+        # With all connections in use, the question would only wait for one more.
+        if isinstance(error, DBAPIError) and pending(svcs.flask.get(Engine)):
             return http_error(ServiceUnavailable(UPGRADE, retry_after=10))
-    except DBAPIError:
+    except (DBAPIError, PoolTimeout):
         pass
     if isinstance(error, OperationalError | PoolTimeout):
         return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
     return http_error(InternalServerError())
+
+
+def _page(error: HTTPException, status: int) -> str:
+    if isinstance(error, SecurityError):
+        # The request's host is refused, so there is no address to link to.
+        return error.get_body()
+    if status < 500:
+        return render_template("error.html", error=error, status=status)
+    # Who is logged in stands in the database, which may be what failed.
+    template = current_app.jinja_env.get_template("error.html")
+    return template.render(error=error, status=status, without_user=True)

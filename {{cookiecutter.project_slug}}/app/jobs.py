@@ -6,7 +6,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dramatiq
+from dramatiq.brokers.stub import StubBroker
 from flask import Flask
+
+# Modules with jobs can be imported before there is an app: their actors wait here until `services` moves them.
+if dramatiq.broker.global_broker is None:
+    dramatiq.set_broker(StubBroker())
 
 
 class AppContext(dramatiq.Middleware):
@@ -22,11 +27,12 @@ class AppContext(dramatiq.Middleware):
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
         """Wrap the actor's own function, whatever an earlier app has wrapped around it."""
-        function = getattr(actor.fn, "__wrapped__", actor.fn)
+        function = getattr(actor.fn, "without_transaction", actor.fn)
 
         @functools.wraps(function)
         def in_transaction(*args: Any, **kwargs: Any) -> Any:
             with self.transaction(self.app):
                 return function(*args, **kwargs)
 
+        in_transaction.without_transaction = function  # type: ignore[attr-defined]
         actor.fn = in_transaction

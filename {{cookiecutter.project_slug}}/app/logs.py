@@ -21,12 +21,15 @@ COMMON: list[Processor] = [
 
 def people_formatter() -> logging.Formatter:
     """One line a record, coloured on a terminal."""
-    return _formatter(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    plain = structlog.dev.plain_traceback
+    return _formatter(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain))
 
 
 def json_formatter() -> logging.Formatter:
     """One JSON object a record."""
-    return _formatter(structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer())
+    # Local variables hold passwords, so tracebacks come without them.
+    traceback = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return _formatter(structlog.processors.ExceptionRenderer(traceback), structlog.processors.JSONRenderer())
 
 
 def set_up(settings: Settings) -> None:

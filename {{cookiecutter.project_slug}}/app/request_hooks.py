@@ -5,7 +5,7 @@ import time
 import uuid
 
 import structlog
-from flask import Flask, Response, g, request, session
+from flask import Flask, Response, g, request
 
 from config import Settings
 
@@ -42,8 +42,8 @@ def register(app: Flask, settings: Settings) -> None:
         for name, value in settings.security.headers.items():
             response.headers.setdefault(name, value)
         response.headers["X-Request-ID"] = g.request_id
-        if session.accessed:
-            response.headers.setdefault("Cache-Control", "no-store")
+        # Pages hold what only one user may see; a response that may be kept says so itself, as static files do.
+        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     @app.after_request

@@ -32,6 +32,7 @@ SECTIONS = {
     if name == "logging" or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
 }
 SECRET_NAME = re.compile(r"(secret|password|token|dsn|key)$")
+SECRET_IN_QUERY = re.compile(r"(://[^\s]*?[?&]\w*(?:secret|password|token|key)=)[^&]*")
 PLACEHOLDER = re.compile(r"change.?me|secret|password|example|placeholder|testing|default|insecure", re.IGNORECASE)
 
 
@@ -100,10 +101,11 @@ def require_safe(settings: Settings) -> None:
 
 def mask(key: str, value: Any) -> Any:
     """`value` as it may be shown: a secret as `***`, a URL without its password."""
+    if value and SECRET_NAME.search(key):
+        return "***"
     if isinstance(value, str):
-        if value and SECRET_NAME.search(key):
-            return "***"
-        return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", value)
+        value = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", value)
+        return SECRET_IN_QUERY.sub(r"\1***", value)
     return value
 
 
@@ -114,14 +116,14 @@ def _app_dir(environ: Mapping[str, str], base: Tree, root: Path) -> AppDir:
         return AppDir(Path(environ["APP_DIR"]).absolute())
     if environ.get("APP_ENV") == "production":
         slug = base.get("app", {}).get("slug")
-        return AppDir(Path("/srv", slug.value if isinstance(slug, Leaf) else root.name, "shared"))
+        return AppDir(Path("/srv", str(slug.value) if isinstance(slug, Leaf) else root.name, "shared"))
     return AppDir(root / "instance")
 
 
 def _read_env_file(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
         return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
@@ -147,7 +149,7 @@ def _section(name: str, kind: Any, tree: Tree | Leaf | None, problems: list[str]
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     sources = dict(origins(tree, (name,)))
     for key in tree.keys() - fields.keys():
-        source = next(source for path, source in sources.items() if f"{path}.".startswith(f"{name}.{key}."))
+        source = _first(sources, f"{name}.{key}")
         problems.append(f"{source}: {name}.{key}: unknown key; expected one of {', '.join(fields)}")
     values = {}
     for key, field in fields.items():
@@ -166,7 +168,8 @@ def _section(name: str, kind: Any, tree: Tree | Leaf | None, problems: list[str]
 
 
 def _first(sources: Mapping[str, str], prefix: str) -> str:
-    return next((source for path, source in sources.items() if path.startswith(prefix)), f"config/{prefix}.*")
+    found = (source for path, source in sources.items() if f"{path}.".startswith(f"{prefix}."))
+    return next(found, f"config/{prefix.partition('.')[0]}.*")
 
 
 def _wanted(kind: Any) -> str:

@@ -5,6 +5,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 FOLDERS = (
     "config",
     "data",
@@ -53,7 +55,8 @@ class AppDir:
     def make(self) -> list[str]:
         """Make what is missing and touch nothing else; returns a line for each thing made.
 
-        Folders are 0750 and `.env` is 0640: the group is for the web server. The secret is made once.
+        Folders are 0750 and `.env` is 0640: the group is for the web server. The secret is made once, and added to
+        an `.env` that has none.
 
         Raises:
             AppDirError: a file stands where a folder belongs, or the folder cannot be written.
@@ -65,9 +68,9 @@ class AppDir:
                     folder.mkdir(parents=True)
                     folder.chmod(0o750)
                     done.append(f"made {folder}")
-            if not self.env_file.exists():
+            if not dotenv_values(self.env_file, interpolate=False).get("SECRET_KEY"):
                 self._write_secret()
-                done.append(f"made {self.env_file} with a new SECRET_KEY")
+                done.append(f"wrote a new SECRET_KEY into {self.env_file}")
         except FileExistsError as error:
             raise AppDirError(f"{error.filename}: expected a folder, found a file; move it away") from None
         except OSError as error:
@@ -75,8 +78,12 @@ class AppDir:
         return done
 
     def _write_secret(self) -> None:
-        descriptor = os.open(self.env_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        descriptor = os.open(self.env_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+            if file.tell():
+                file.write("\n")  # The last line may lack its end.
+            else:
+                os.fchmod(descriptor, 0o640)
             file.write(f"SECRET_KEY={secrets.token_urlsafe(32)}\n")
 
 

@@ -24,10 +24,11 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value and the file or environment variable it came from."""
+    """A value and the file or environment variable it came from; in a `literal` one, `${NAME}` is plain text."""
 
     value: Any
     source: str
+    literal: bool = False
 
 
 Tree = dict[str, Any]
@@ -58,7 +59,7 @@ def _parse(path: Path, source: str) -> Mapping[str, Any]:
         if path.suffix == ".json":
             content = json.loads(text)
         elif path.suffix == ".ini":
-            content = _parse_ini(text, path.stem)
+            content = _parse_ini(text, path.stem, source)
         else:
             content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
@@ -68,7 +69,7 @@ def _parse(path: Path, source: str) -> Mapping[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise ConfigError(f"{source}, line {line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, configparser.Error) as error:
+    except (yaml.YAMLError, configparser.Error, ValueError) as error:
         raise ConfigError(f"{source}: not valid {path.suffix[1:].upper()}: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -77,10 +78,10 @@ def _parse(path: Path, source: str) -> Mapping[str, Any]:
     return content
 
 
-def _parse_ini(text: str, section: str) -> Tree:
+def _parse_ini(text: str, section: str, source: str) -> Tree:
     """The header named like the file holds the section's own keys; any other header is a table in it."""
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    parser.read_string(text)
+    parser.read_string(text, source)
     tables: Tree = {name: dict(parser[name]) for name in parser.sections()}
     return {**tables.pop(section, {}), **tables}
 
@@ -112,7 +113,7 @@ def read_environment(environ: Mapping[str, str]) -> Tree:
                 value = Path(value).read_text(encoding="utf-8").removesuffix("\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"environment variable {name}: {value} cannot be read: {error}") from None
-        branch: Tree = {path[-1]: Leaf(value, f"environment variable {name}")}
+        branch: Tree = {path[-1]: Leaf(value, f"environment variable {name}", literal=True)}
         for key in reversed(path[:-1]):
             branch = {key: branch}
         tree = overlay(tree, branch)
@@ -130,7 +131,7 @@ def overlay(below: Tree, above: Tree) -> Tree:
 
 
 def fill_in(tree: Tree, environ: Mapping[str, str], path: tuple[str, ...] = ()) -> Tree:
-    """`${NAME}` and `${NAME:default}` in every text replaced.
+    """`${NAME}` and `${NAME:default}` in every text of a file replaced.
 
     This runs after parsing, so a value can hold any character and still be only a value.
 
@@ -158,7 +159,7 @@ def fill_in(tree: Tree, environ: Mapping[str, str], path: tuple[str, ...] = ()) 
             filled[key] = fill_in(value, environ, here)
             continue
         try:
-            filled[key] = Leaf(text(value.value), value.source)
+            filled[key] = value if value.literal else Leaf(text(value.value), value.source)
         except LookupError as error:
             raise ConfigError(
                 f"{value.source}: {'.'.join(here)}: ${{{error}}} is not set; "

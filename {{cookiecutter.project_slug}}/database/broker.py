@@ -6,13 +6,16 @@ killed stops renewing, so its messages are due again when the lease ends: a job 
 
 import threading
 import time
+import traceback
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
-from dramatiq.errors import QueueJoinTimeout
+from dramatiq.errors import BrokerConnectionError, DecodeError, QueueJoinTimeout
 from sqlalchemy import Delete, Engine, LargeBinary, String, Text, Update, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.schema import Index
 
@@ -86,13 +89,26 @@ class DatabaseBroker(dramatiq.Broker):
         return self.queues.copy()
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
-        """Store a message, due in `delay` milliseconds, with the current session's transaction if there is one."""
+        """Store a message, due in `delay` milliseconds, with the current session's transaction if there is one.
+
+        A claimed message that is sent again, which is what a retry is, waits in the row that it has; its `ack` says so
+        in the database, in one step, so that no moment exists in which it could be lost.
+        """
         self.emit_before("enqueue", message, delay)
+        due = time.time() + (delay or 0) / 1000
+        if isinstance(message, ClaimedMessage):
+            message.due_again = due
+        else:
+            self._store(message, due)
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def _store(self, message: dramatiq.Message[Any], due: float) -> None:
         row = insert(QueueMessage).values(
             queue=message.queue_name,
             actor=message.actor_name,
             state=WAITING,
-            due=time.time() + (delay or 0) / 1000,
+            due=due,
             deliveries=0,
             payload=message.encode(),
         )
@@ -101,8 +117,6 @@ class DatabaseBroker(dramatiq.Broker):
         else:
             with self.transaction.begin() as own:
                 own.execute(row)
-        self.emit_after("enqueue", message, delay)
-        return message
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> "DatabaseConsumer":
         """Iterate over a queue's messages, holding at most `prefetch` of them."""
@@ -138,11 +152,27 @@ class DatabaseBroker(dramatiq.Broker):
 
 
 class ClaimedMessage(dramatiq.MessageProxy):
-    """A message with the row it came from."""
+    """A message with the row it came from, the consumer that claimed it, and when to run it again, if so."""
 
-    def __init__(self, row_id: int, payload: bytes) -> None:
+    def __init__(self, row_id: int, payload: bytes, owner: str) -> None:
         super().__init__(dramatiq.Message.decode(payload))
         self.row_id = row_id
+        self.owner = owner
+        self.due_again: float | None = None
+
+    @property
+    def error(self) -> str | None:
+        """The traceback of what went wrong."""
+        return "".join(traceback.format_exception(self._exception, limit=30)) if self._exception else None
+
+
+@contextmanager
+def _connection_errors() -> Iterator[None]:
+    """A failing database as the error on which Dramatiq's worker tries again; on any other one it gives up."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise BrokerConnectionError(str(error)) from error
 
 
 class DatabaseConsumer(dramatiq.Consumer):
@@ -174,24 +204,27 @@ class DatabaseConsumer(dramatiq.Consumer):
         return message
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
-        """The job is done: its row goes."""
-        self._finish(message, delete(QueueMessage))
+        """The job is done, and its row goes; or it has to run again, and its row waits."""
+        if message.due_again is None:
+            self._finish(message, delete(QueueMessage))
+        else:
+            again = {"due": message.due_again, "owner": None, "deliveries": 0, "payload": message.encode()}
+            self._finish(message, update(QueueMessage).values(again))
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good: its row stays, set aside."""
-        error = str(message.options.get("traceback", "")) or None
-        self._finish(message, update(QueueMessage).values(state=DEAD, owner=None, error=error))
+        self._finish(message, update(QueueMessage).values(state=DEAD, owner=None, error=message.error))
 
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
         """Give messages back that were claimed and not started."""
-        ids = [message.row_id for message in messages]
-        with self.broker.transaction.begin() as session:
+        owners = {message.row_id: message.owner for message in messages}
+        with _connection_errors(), self.broker.transaction.begin() as session:
             session.execute(
                 update(QueueMessage)
-                .where(QueueMessage.id.in_(ids), QueueMessage.owner == self.owner)
+                .where(QueueMessage.id.in_(owners), QueueMessage.owner.in_(set(owners.values())))
                 .values(due=time.time(), owner=None, deliveries=QueueMessage.deliveries - 1)
             )
-        self.running -= set(ids)
+        self.running -= owners.keys()
 
     def close(self) -> None:
         """Give back what is left and stop renewing."""
@@ -202,7 +235,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         now = time.time()
         waiting = (QueueMessage.queue == self.queue_name, QueueMessage.state == WAITING, QueueMessage.due <= now)
         # A look without the write lock first: an idle worker must not hold up SQLite's writers.
-        with sessions(self.broker.engine, read_only=True)() as session:
+        with _connection_errors(), sessions(self.broker.engine, read_only=True)() as session:
             if session.scalar(select(QueueMessage.id).where(*waiting).limit(1)) is None:
                 return []
         chosen = select(QueueMessage.id).where(*waiting).order_by(QueueMessage.due).limit(limit)
@@ -213,21 +246,25 @@ class DatabaseConsumer(dramatiq.Consumer):
             .returning(QueueMessage.id, QueueMessage.payload, QueueMessage.deliveries)
             .execution_options(synchronize_session=False)
         )
-        with self.broker.transaction.begin() as session:
-            rows = session.execute(claim).all()
-            worn_out = [row.id for row in rows if row.deliveries > self.broker.max_deliveries]
-            if worn_out:
-                error = f"handed out {self.broker.max_deliveries} times, and its worker died each time"
-                session.execute(
-                    update(QueueMessage)
-                    .where(QueueMessage.id.in_(worn_out))
-                    .values(state=DEAD, owner=None, error=error)
-                )
-        return [ClaimedMessage(row.id, row.payload) for row in rows if row.id not in worn_out]
+        messages = []
+        with _connection_errors(), self.broker.transaction.begin() as session:
+            for row in session.execute(claim).all():
+                error = None
+                if row.deliveries > self.broker.max_deliveries:
+                    error = f"handed out {self.broker.max_deliveries} times, and its worker died each time"
+                else:
+                    try:
+                        messages.append(ClaimedMessage(row.id, row.payload, self.owner))
+                    except DecodeError as failure:
+                        error = str(failure)
+                if error:
+                    aside = update(QueueMessage).where(QueueMessage.id == row.id)
+                    session.execute(aside.values(state=DEAD, owner=None, error=error))
+        return messages
 
     def _finish(self, message: dramatiq.MessageProxy, statement: Delete | Update) -> None:
-        with self.broker.transaction.begin() as session:
-            session.execute(statement.where(QueueMessage.id == message.row_id, QueueMessage.owner == self.owner))
+        with _connection_errors(), self.broker.transaction.begin() as session:
+            session.execute(statement.where(QueueMessage.id == message.row_id, QueueMessage.owner == message.owner))
         self.running.discard(message.row_id)
 
     def _renew(self) -> None:

@@ -1,11 +1,11 @@
 """Engine and sessions for SQLite and PostgreSQL."""
 
-from sqlite3 import Connection as SQLiteConnection
+import sqlite3
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 
@@ -26,7 +26,7 @@ def connect(
     """
     try:
         address = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError("expected a URL like postgresql://user:password@host/name") from None
     backend = address.get_backend_name()
     if backend == "sqlite":
@@ -47,6 +47,8 @@ def connect(
 
 
 def _connect_sqlite(url: URL, timeout: float, pool_size: int, pool_overflow: int, echo: bool) -> Engine:
+    if url.host:
+        raise ValueError("expected sqlite:///path, with three slashes")
     in_memory = url.database in (None, "", ":memory:")
     pool: dict[str, Any] = (
         {} if in_memory else {"pool_size": pool_size, "max_overflow": pool_overflow, "pool_timeout": timeout}
@@ -62,7 +64,7 @@ def _connect_sqlite(url: URL, timeout: float, pool_size: int, pool_overflow: int
     return engine
 
 
-def _set_up_sqlite(connection: SQLiteConnection, _record: object) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # The driver must not begin transactions by itself: it begins them too late and never IMMEDIATE.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
@@ -78,7 +80,11 @@ def _begin_sqlite(connection: Connection) -> None:
     read_only = connection.get_execution_options().get("read_only", False)
     raw = connection.connection.cursor()
     raw.execute(f"PRAGMA query_only = {int(read_only)}")
-    raw.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    try:
+        raw.execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        # SQLAlchemy wraps what its own statements raise, and this is not one of them.
+        raise OperationalError("BEGIN", None, error) from error
     raw.close()
 
 

@@ -65,8 +65,10 @@ class DatabaseStorage(Storage):
 
     def get_expiry(self, key: str) -> float:
         """When the window ends, in seconds since the epoch; now if none runs."""
+        now = time.time()
+        query = select(RateLimit.expires).where(RateLimit.key == key, RateLimit.expires > now)
         with self.reading() as session:
-            return session.scalar(select(RateLimit.expires).where(RateLimit.key == key)) or time.time()
+            return session.scalar(query) or now
 
     def check(self) -> bool:
         """Whether the table can be read."""

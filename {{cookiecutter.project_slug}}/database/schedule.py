@@ -57,7 +57,8 @@ class Schedule:
 
     def next_slot(self, after: datetime) -> datetime:
         """The first slot later than `after`, in UTC."""
-        return next(CronSim(self.cron, after.astimezone(self.timezone))).astimezone(UTC)
+        # In the hour that a clock change repeats, CronSim starts with a slot that is over.
+        return next(slot for slot in self._slots(after) if slot > after)
 
     def due_slots(self, since: datetime, now: datetime) -> Iterator[datetime]:
         """The slots later than `since` and not later than `now` that have to run, oldest first."""
@@ -65,10 +66,14 @@ class Schedule:
             while (since := self.next_slot(since)) <= now:
                 yield since
             return
-        following = (now + timedelta(seconds=1)).astimezone(self.timezone)
-        latest = next(CronSim(self.cron, following, reverse=True)).astimezone(UTC)
+        # Backwards from behind that hour, because CronSim would leave out a slot in it.
+        latest = next(slot for slot in self._slots(now + timedelta(hours=2), reverse=True) if slot <= now)
         if latest > since and (self.catch_up == "latest" or now - latest < ON_TIME):
             yield latest
+
+    def _slots(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+        for slot in CronSim(self.cron, start.astimezone(self.timezone), reverse=reverse):
+            yield slot.astimezone(UTC)
 
 
 SCHEDULES: dict[str, Schedule] = {}

@@ -1,6 +1,7 @@
 """`file:///path`: a folder of the local disk."""
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,12 +9,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import Any, BinaryIO
 
 from storage.backend import Backend, Entry
 from storage.errors import AlreadyExists, InvalidPath, NotFound, StorageError
-
-PARTIAL = ".partial-"
+from storage.paths import PARTIAL
 
 
 class FileBackend(Backend):
@@ -32,19 +32,18 @@ class FileBackend(Backend):
 
     def writer(self, path: str, *, overwrite: bool) -> BinaryIO:
         with _errors(path):
-            target = self._locate(path)
-            target.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            target = self._prepare(path)
             if not overwrite and target.exists():
                 raise AlreadyExists(f"{path}: exists already")
-            return cast(BinaryIO, _AtomicWriter(path, target, overwrite))
+            descriptor, partial = tempfile.mkstemp(prefix=PARTIAL, dir=target.parent)
+            return _AtomicWriter(descriptor, Path(partial), target, path, overwrite)
 
     def move(self, source: str, target: str, *, overwrite: bool) -> None:
         with _errors(source):
-            before, after = self._locate(source), self._locate(target)
+            before = self._locate(source)
             if not before.is_file():
                 raise NotFound(f"{source}: no such file")
-            after.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            _place(before, after, target, overwrite)
+            _place(before, self._prepare(target), target, overwrite)
 
     def remove(self, path: str) -> None:
         with _errors(path):
@@ -71,7 +70,11 @@ class FileBackend(Backend):
                 if recursive:
                     yield from self.walk(path, recursive=True)
             elif child.is_file(follow_symlinks=False) and not child.name.startswith(PARTIAL):
-                yield _entry(path, child.stat(follow_symlinks=False))
+                try:
+                    status = child.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # It was removed since the folder was read.
+                yield _entry(path, status)
 
     def check(self) -> None:
         with _errors(""):
@@ -85,40 +88,49 @@ class FileBackend(Backend):
             raise InvalidPath(f"{path}: a link leads out of the storage")
         return place
 
+    def _prepare(self, path: str) -> Path:
+        """The place of a file that is about to be there, in a folder that exists."""
+        place = self._locate(path)
+        try:
+            place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise StorageError(f"{path}: a file stands where a folder is needed") from None
+        if place.is_dir():
+            raise StorageError(f"{path}: a folder, expected a file")
+        return place
 
-class _AtomicWriter:
-    """A binary stream that puts its file in place when it is closed, and leaves nothing when it fails."""
 
-    def __init__(self, path: str, target: Path, overwrite: bool) -> None:
-        self.path, self.target, self.overwrite = path, target, overwrite
-        descriptor, name = tempfile.mkstemp(prefix=PARTIAL, dir=target.parent)
+class _AtomicWriter(io.BufferedWriter):
+    """A stream that puts its file in place when it is closed, and leaves nothing when it fails or is forgotten."""
+
+    def __init__(self, descriptor: int, partial: Path, target: Path, path: str, overwrite: bool) -> None:
+        super().__init__(io.FileIO(descriptor, "wb"))
+        self.partial, self.target, self.path, self.overwrite = partial, target, path, overwrite
         os.fchmod(descriptor, 0o640)
-        self.partial = Path(name)
-        self.file = os.fdopen(descriptor, "wb")
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         with _errors(self.path):
-            return self.file.write(data)
+            return super().write(data)
 
     def close(self) -> None:
         """Put the file in its place."""
-        if self.file.closed:
+        if self.closed:
             return
         try:
             with _errors(self.path):
-                self.file.flush()
-                os.fsync(self.file.fileno())
-                self.file.close()
+                self.flush()
+                os.fsync(self.fileno())
+                self.raw.close()
                 _place(self.partial, self.target, self.path, self.overwrite)
         finally:
             self._discard()
 
     def _discard(self) -> None:
-        self.file.close()
+        self.raw.close()
         self.partial.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
-        return self
+    def __del__(self) -> None:
+        self._discard()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import BinaryIO
@@ -55,7 +56,8 @@ class MemoryBackend(Backend):
         start = f"{prefix}/" if prefix else ""
         for path in sorted(self.files):
             if path.startswith(start) and (recursive or "/" not in path.removeprefix(start)):
-                yield self.stat(path)
+                with suppress(NotFound):  # It was removed since the list was made.
+                    yield self.stat(path)
 
     def check(self) -> None:
         """Memory is always there."""
@@ -68,7 +70,7 @@ class MemoryBackend(Backend):
 
 
 class _Writer(io.BytesIO):
-    """Stores its bytes when it is closed, unless an exception closes it."""
+    """Stores its bytes when it is closed, unless an exception closes it or nobody does."""
 
     def __init__(self, backend: MemoryBackend, path: str, overwrite: bool) -> None:
         super().__init__()
@@ -88,3 +90,6 @@ class _Writer(io.BytesIO):
     ) -> None:
         self.failed = kind is not None
         self.close()
+
+    def __del__(self) -> None:
+        """Without this, Python would close the stream."""

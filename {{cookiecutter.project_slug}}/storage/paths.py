@@ -6,6 +6,8 @@ from storage.errors import InvalidPath
 
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
+# Files that are being written; no backend shows them.
+PARTIAL = ".partial-"
 
 
 def normalise(path: str, *, folder: bool = False) -> str:
@@ -17,7 +19,8 @@ def normalise(path: str, *, folder: bool = False) -> str:
 
     Raises:
         InvalidPath: the path is absolute, climbs with `..`, is empty, is longer than 1024 bytes or has a name longer
-            than 255 bytes, or holds a backslash, a control character or text that is not Unicode.
+            than 255 bytes, holds a backslash, a control character or text that is not Unicode, or has a name that
+            begins like those of files being written.
     """
     try:
         size = len(path.encode())
@@ -34,6 +37,8 @@ def normalise(path: str, *, folder: bool = False) -> str:
         raise InvalidPath(f"{path!r}: `..` would leave the folder")
     if not names and not folder:
         raise InvalidPath(f"{path!r}: expected a file's path")
+    if any(name.startswith(PARTIAL) for name in names):
+        raise InvalidPath(f"{path!r}: names with {PARTIAL} are reserved")
     if any(len(name.encode()) > LONGEST_NAME for name in names):
         raise InvalidPath(f"{path[:40]!r}…: a name longer than {LONGEST_NAME} bytes")
     return "/".join(names)

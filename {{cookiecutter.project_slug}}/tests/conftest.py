@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,50 @@ class Browser(FlaskClient):
         return self.submit("/login", {"username": username, "password": password})
 
 
+class Page(HTMLParser):
+    """The tags of a page, to check what every page has to keep to."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def problems(self) -> Iterator[str]:
+        """A line for each thing that a screen reader or the Content-Security-Policy would stumble over."""
+        names = [tag for tag, _ in self.tags]
+        for tag in ("header", "main", "footer", "h1", "title"):
+            if names.count(tag) != 1:
+                yield f"{names.count(tag)} times <{tag}>"
+        ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
+        labelled = [attributes.get("for") for tag, attributes in self.tags if tag == "label"]
+        for number in {number for number in ids if not number or ids.count(number) > 1}:
+            yield f"id {number!r} is empty or there twice"
+        for tag, attributes in self.tags:
+            if tag == "html" and not attributes.get("lang"):
+                yield "no language"
+            if tag in ("input", "textarea", "select") and attributes.get("type") != "hidden":
+                if attributes.get("id") not in labelled:
+                    yield f"no label for {attributes.get('name')}"
+                if "aria-invalid" in attributes and "aria-describedby" not in attributes:
+                    yield f"no error tied to {attributes.get('name')}"
+            for name in ("aria-describedby", "aria-labelledby"):
+                for target in (attributes.get(name) or "").split():
+                    if target not in ids:
+                        yield f"{name} points to {target}, which is not there"
+            inline = [name for name in attributes if name == "style" or name.startswith("on")]
+            if inline or tag == "style" or (tag == "script" and "src" not in attributes):
+                yield f"inline code: <{tag} {' '.join(inline)}>"
+
+
+@pytest.fixture
+def page_problems() -> Callable[[TestResponse], list[str]]:
+    """What is wrong with the page of a response; nothing, for a good one."""
+    return lambda response: list(Page(response.text).problems())
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of a new installation."""
@@ -57,13 +102,28 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def app(settings: Settings, migrated_database: Path) -> Iterator[Flask]:
+def make_app(settings: Settings, migrated_database: Path) -> Iterator[Callable[..., Flask]]:
+    """Makes services on one migrated database; keywords are environment variables that change their settings."""
+    made = []
+
+    def make(**environment: str) -> Flask:
+        if not settings.app_dir.database.exists():
+            shutil.copyfile(migrated_database, settings.app_dir.database)
+        common = {"APP_ENV": "testing", "APP_DIR": str(settings.app_dir.path)}
+        app = create_app(load({**common, **environment}) if environment else settings)
+        app.test_client_class = Browser
+        made.append(app)
+        return app
+
+    yield make
+    for app in made:
+        svcs.flask.close_registry(app)
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
     """The service on a migrated database."""
-    shutil.copyfile(migrated_database, settings.app_dir.database)
-    app = create_app(settings)
-    app.test_client_class = Browser
-    yield app
-    svcs.flask.close_registry(app)
+    return make_app()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from app.accounts import User
 from database import Base, PrimaryKey, utc_now
 
 PAGE_SIZE = 10
+LARGEST_NUMBER = 2**63 - 1
 
 
 class Post(Base):
@@ -53,11 +54,11 @@ def page_of_posts(
     if author is not None:
         query = query.where(Post.author_id == author.id)
     if after is not None:
-        query = query.where(Post.id > after).order_by(Post.id)
+        query = query.where(Post.id > _storable(after)).order_by(Post.id)
     else:
         query = query.order_by(Post.id.desc())
         if before is not None:
-            query = query.where(Post.id < before)
+            query = query.where(Post.id < _storable(before))
     found = list(svcs.flask.get(Session).scalars(query.limit(size + 1)))
     more, posts = len(found) > size, found[:size]
     if after is not None:
@@ -73,8 +74,13 @@ def posts_by(user: User) -> PostPage:
 
 def find_post(post_id: int) -> Post | None:
     """The post of that number, with its author."""
-    return svcs.flask.get(Session).scalar(_posts().where(Post.id == post_id))
+    return svcs.flask.get(Session).scalar(_posts().where(Post.id == _storable(post_id)))
 
 
 def _posts() -> Select[Post]:
     return select(Post).options(joinedload(Post.author, innerjoin=True))
+
+
+def _storable(number: int) -> int:
+    """The nearest number that the database can hold: an address may name any, and drivers refuse larger ones."""
+    return max(0, min(number, LARGEST_NUMBER))

@@ -1,0 +1,51 @@
+# `make` lists what there is to do.
+PROJECT := {{cookiecutter.project_slug}}
+PYTHON ?= python3
+VENV := .venv
+PROJECT_VENV := .venv-project
+RUFF_CHECK = $(VENV)/bin/ruff check --no-cache --extend-exclude pyproject.toml
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+
+demo: $(VENV)/ready ## Generate a project with the default answers, set it up and serve it (ARGS=--check: and stop)
+	$(VENV)/bin/python tests/demo.py $(ARGS)
+
+test: lint $(PROJECT_VENV)/ready ## Run the template's tests (ARGS: for pytest)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
+	$(VENV)/bin/ruff format --no-cache --check .
+	$(RUFF_CHECK) .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/ready ## Format the code and mend what can be mended
+	$(RUFF_CHECK) --fix .
+	$(VENV)/bin/ruff format --no-cache .
+
+bench: $(VENV)/ready ## Measure what the README promises
+	$(VENV)/bin/python benchmarks/generation.py
+
+lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	  --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.txt
+	rm -rf build/lock && mkdir -p build && $(VENV)/bin/cookiecutter . --no-input -o build/lock > build/lock.log
+	$(MAKE) -C build/lock/my_service lock
+	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
+
+$(VENV)/ready: requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+# The generated projects of all tests share one environment.
+$(PROJECT_VENV)/ready: $(PROJECT)/requirements-dev.txt $(VENV)/ready
+	$(VENV)/bin/uv venv -q --allow-existing --python $(PYTHON) $(PROJECT_VENV)
+	$(VENV)/bin/uv pip sync -q --require-hashes --python $(PROJECT_VENV)/bin/python '$(PROJECT)/requirements-dev.txt'
+	touch $@
+
+clean: ## Remove environments, caches and what the demo made; also from the project's folder
+	rm -rf $(VENV) $(PROJECT_VENV) build
+	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
+
+.PHONY: help demo test lint format bench lock clean

@@ -1,0 +1,81 @@
+"""Refuses bad answers before anything is written: one line each, all of them at once, exit 1.
+
+Cookiecutter fills in the answers below as JSON, so they are data here and never code.
+"""
+
+import json
+import keyword
+import re
+import sys
+from pathlib import Path
+
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+CHOICES = {
+    "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
+    "example": ["blog", "none"],
+    "ci": ["github", "gitlab", "none"],
+}
+LONGEST = {"project_name": 80, "description": 200, "author": 120}
+OWN_NAMES = {"app", "config", "database", "deploy", "main", "queues", "scheduler", "storage", "tests", "web"}
+
+
+def check_slug(slug: str) -> str | None:
+    """Why the slug cannot name a folder, a package and a process; None if it can."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{1,39}", slug):
+        return "expected 2 to 40 of a-z, 0-9 and _, with a letter first"
+    if keyword.iskeyword(slug) or keyword.issoftkeyword(slug):
+        return "is a keyword of Python"
+    if slug in sys.stdlib_module_names:
+        return "is a module of Python's standard library"
+    if slug in OWN_NAMES:
+        return "is a module of the project itself"
+    return None
+
+
+def check_text(text: str, longest: int) -> str | None:
+    """Why the text cannot stand in files and pages; None if it can."""
+    if not text.strip():
+        return "expected some text"
+    if not text.isprintable():
+        return "expected one line without control characters"
+    if len(text) > longest:
+        return f"expected at most {longest} characters, found {len(text)}"
+    # Written apart, since Cookiecutter renders this file too. The dollar is a variable in config/.
+    if re.search(r"\{(?:\{|%|#)|\$\{", text):
+        return "expected text without template tags or ${ }"
+    return None
+
+
+def check_author(author: str) -> str | None:
+    """Why the author is not a name with an address; None if it is."""
+    if not re.fullmatch(r"[^<>]*[^<>\s] <[^<>@\s]+@[^<>@\s]+>", author):
+        return "expected Name <email>"
+    return None
+
+
+def find_problems(answers: dict[str, str]) -> list[str]:
+    """One line for each answer that is wrong."""
+    reasons = {"project_slug": check_slug(answers["project_slug"])}
+    for name, longest in LONGEST.items():
+        reasons[name] = check_text(answers[name], longest)
+    reasons["author"] = reasons["author"] or check_author(answers["author"])
+    for name, choices in CHOICES.items():
+        if answers[name] not in choices:
+            reasons[name] = f"expected one of {', '.join(choices)}"
+    return [f"{name}: {json.dumps(answers[name])} {reason}" for name, reason in reasons.items() if reason]
+
+
+def main() -> int:
+    """Check the answers; remember for the other hook whether the folder was in use before."""
+    problems = find_problems(ANSWERS)
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        return 1
+    if any(Path().iterdir()):
+        Path(".regenerating").touch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Bakes projects and runs commands in them."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+TEMPLATE = Path(__file__).resolve().parent.parent
+PROJECT_VENV = TEMPLATE / ".venv-project"
+EXAMPLES = ("blog", "none")
+
+Bake = Callable[..., Path]
+
+
+def run_in(
+    folder: Path, *command: str | Path, environ: Mapping[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a folder and return what it printed, standard error included."""
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=folder,
+        env={**clean_environment(), **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what the tests' own environment and pytest put into it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("VIRTUAL_ENV", "PYTEST_", "COV_", "MAKE", "MFLAGS", "APP_"))
+    }
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and mode of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mode)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def commands_of(readme: Path) -> list[str]:
+    """The lines of the README's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", readme.read_text(), re.DOTALL)
+    return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]

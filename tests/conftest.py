@@ -1,0 +1,40 @@
+"""Fixtures of the template's tests."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from baking import TEMPLATE, Bake
+from pytest_cookies.plugin import Cookies
+
+
+@pytest.fixture
+def bake(cookies: Cookies) -> Bake:
+    """Bakes a project with the answers that are given, and the defaults for the others."""
+
+    def bake(**answers: str) -> Path:
+        result = cookies.bake(extra_context=answers)
+        assert result.exception is None, result.exception
+        return Path(result.project_path)
+
+    return bake
+
+
+@pytest.fixture
+def template_copy(tmp_path: Path) -> Path:
+    """The template as git knows it, to be changed."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=TEMPLATE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    copy = tmp_path / "template"
+    for name in filter(None, listing.stdout.split("\0")):
+        if (TEMPLATE / name).is_file():
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, target)
+    return copy

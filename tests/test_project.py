@@ -1,0 +1,75 @@
+"""The generated project does what its README says: every command of it is run as it is printed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, run_in
+from demo import PAGES, fetch, free_port, stop, wait_until_ready
+
+ENVIRONMENT = {"PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}"}
+
+
+@pytest.fixture(params=EXAMPLES)
+def project(request: pytest.FixtureRequest, bake: Bake) -> Path:
+    """A project for each value of `example`, as a user has it: without an environment."""
+    return bake(example=request.param)
+
+
+@pytest.fixture
+def blog(bake: Bake) -> Path:
+    """A project with the blog, on the environment that the tests share."""
+    folder = bake(example="blog")
+    (folder / ".venv").symlink_to(PROJECT_VENV)
+    return folder
+
+
+def test_the_readme_commands_work_as_printed(project: Path) -> None:
+    commands = commands_of(project / "README.md")
+    assert commands[0] == "make dev"
+    assert {"make test", "make ci", "make"} <= set(commands)
+
+    serve(commands.pop(0), project)
+    outputs = {}
+    for command in commands:
+        result = run_in(project, *command.split(), environ=ENVIRONMENT)
+        assert result.returncode == 0, f"{command}: {result.stdout[-5000:]}"
+        assert "Traceback" not in result.stdout
+        outputs[command] = result.stdout
+
+    passed = re.search(r"(\d+) passed", outputs["make ci"])
+    assert passed
+    if (project / "app/blog").exists():
+        assert int(passed[1]) >= 150
+    assert "0 broken" in outputs["make ci"]
+
+
+def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(blog: Path) -> None:
+    paragraph = next(part for part in (blog / "README.md").read_text().split("\n\n") if "is an example" in part)
+    for path in re.findall(r"`([\w/.]*/[\w/.]*)`", paragraph):
+        if path == "config/app.yaml":
+            settings = blog / path
+            settings.write_text(settings.read_text().replace("[blog, ", "["))
+        elif path.endswith("/"):
+            shutil.rmtree(blog / path)
+        else:
+            (blog / path).unlink()
+
+    result = run_in(blog, "make", "ci", "UV=")
+
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+def serve(command: str, folder: Path) -> None:
+    """Run the command that serves, ask for all pages, and stop it."""
+    port = free_port()
+    environ = {**clean_environment(), **ENVIRONMENT, "PORT": str(port)}
+    process = subprocess.Popen(command.split(), cwd=folder, env=environ, start_new_session=True)
+    try:
+        assert wait_until_ready(process, f"http://127.0.0.1:{port}")
+        for path in PAGES:
+            assert fetch(f"http://127.0.0.1:{port}{path}")[0] == 200, path
+    finally:
+        assert stop(process)

@@ -1,0 +1,137 @@
+"""Logging in and out, and the session between."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import TestResponse
+
+from app.accounts import User
+from app.services import transaction
+from config import Settings
+
+EVIL = "https://evil.example/"
+
+
+def is_logged_in(client: Any) -> bool:
+    return bool(client.get("/logout").status_code == 200)
+
+
+@pytest.mark.parametrize("name", ["ada", " ADA "])
+def test_name_and_password_log_in(client: Any, user: User, name: str) -> None:
+    response = client.log_in(name)
+    assert (response.status_code, response.location) == (302, "/")
+    assert 'href="/profile/ada"' in client.get("/").text
+
+
+def test_a_wrong_password_and_an_unknown_name_look_the_same(client: Any, user: User) -> None:
+    def answer(name: str) -> tuple[int, str]:
+        response: TestResponse = client.log_in(name, "wrong")
+        return response.status_code, re.sub(r'value="[^"]*"', "", response.text)
+
+    known = answer("ada")
+    assert known == answer("bob")
+    assert known[0] == 422
+    assert "User name or password is wrong." in known[1]
+    assert not is_logged_in(client)
+
+
+def test_an_empty_form_says_what_is_missing(client: Any) -> None:
+    response = client.log_in("", "")
+    assert response.status_code == 422
+    assert "Give your user name." in response.text
+    assert "Give your password." in response.text
+
+
+def test_nothing_of_the_session_before_login_is_left_after_it(client: Any, user: User) -> None:
+    client.get("/login")
+    with client.session_transaction() as session:
+        session["planted"] = "by somebody else"
+        token = session["csrf_token"]
+    client.log_in("ada")
+    client.get("/logout")
+    with client.session_transaction() as session:
+        assert "planted" not in session
+        assert session["csrf_token"] != token
+
+
+def test_who_is_sent_to_log_in_comes_back_once(client: Any, user: User) -> None:
+    asked = client.get("/logout?sure=1")
+    assert (asked.status_code, asked.location) == (302, "/login")
+    assert "Please log in first." in client.get("/login").text
+    assert client.log_in("ada").location == "/logout?sure=1"
+    client.submit("/logout")
+    assert client.log_in("ada").location == "/"
+
+
+def test_an_address_cannot_say_where_to_go_after_login(client: Any, user: User) -> None:
+    fields = {"username": "ada", "password": "correct horse battery", "next": EVIL}
+    assert client.submit(f"/login?next={EVIL}", fields).location == "/"
+
+
+def test_a_program_is_told_to_log_in_by_status(client: Any) -> None:
+    response = client.get("/logout", headers={"Accept": "application/json"})
+    assert response.status_code == 401
+    assert response.content_type == "application/problem+json"
+
+
+def test_opening_the_logout_page_only_asks(logged_in: Any) -> None:
+    assert "Log out?" in logged_in.get("/logout").text
+    assert is_logged_in(logged_in)
+
+
+def test_logging_out_needs_the_form(logged_in: Any) -> None:
+    assert logged_in.post("/logout").status_code == 400
+    assert is_logged_in(logged_in)
+
+
+def test_logging_out_ends_the_session(logged_in: Any) -> None:
+    assert logged_in.submit("/logout").location == "/"
+    assert "You are logged out." in logged_in.get("/login").text
+    assert not is_logged_in(logged_in)
+
+
+def test_the_session_of_a_deleted_account_is_nobodys(app: Flask, logged_in: Any, user: User) -> None:
+    with transaction(app) as session:
+        session.delete(user)
+    assert not is_logged_in(logged_in)
+
+
+def test_a_session_that_was_tampered_with_is_nobodys(logged_in: Any, settings: Settings) -> None:
+    value = logged_in.get_cookie(settings.app.slug).value
+    logged_in.set_cookie(settings.app.slug, ("f" if value[0] != "f" else "e") + value[1:])
+    assert not is_logged_in(logged_in)
+
+
+@pytest.mark.parametrize(("secure", "prefix"), [("false", ""), ("true", "__Host-")])
+def test_the_cookie_is_hardened(
+    make_app: Callable[..., Flask], settings: Settings, user: User, secure: str, prefix: str
+) -> None:
+    client: Any = make_app(APP_SECURITY__COOKIE_SECURE=secure).test_client()
+    cookie, *flags = client.get("/login", base_url="https://localhost").headers["Set-Cookie"].split("; ")
+    assert cookie.startswith(f"{prefix}{settings.app.slug}=")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(flags)
+    assert ("Secure" in flags) is (secure == "true")
+    assert not any(flag.startswith("Domain") for flag in flags)
+
+
+def test_a_login_lasts_as_long_as_the_settings_say(
+    make_app: Callable[..., Flask], settings: Settings, user: User
+) -> None:
+    client: Any = make_app(APP_SECURITY__SESSION_LIFETIME="3600").test_client()
+    response = client.log_in("ada")
+    expires = response.headers["Set-Cookie"].partition("Expires=")[2].partition(";")[0]
+    assert expires
+    assert client.get_cookie(settings.app.slug).expires is not None
+
+
+def test_login_renews_a_hash_when_the_cost_has_changed(make_app: Callable[..., Flask], user: User) -> None:
+    app = make_app(APP_SECURITY__ARGON2__TIME_COST="2")
+    client: Any = app.test_client()
+    assert client.log_in("ada").status_code == 302
+    with transaction(app) as session:
+        assert ",t=2," in session.get_one(User, user.id).password_hash
+    client.submit("/logout")
+    assert client.log_in("ada").status_code == 302

@@ -1,0 +1,34 @@
+"""What a profile shows, and to whom."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from app.accounts import User
+from app.services import transaction
+
+
+def test_everybody_sees_the_name_in_any_case(client: Any, user: User) -> None:
+    assert "<h1>ada</h1>" in client.get("/profile/ADA").text
+
+
+def test_only_oneself_sees_the_address(app: Flask, logged_in: Any, user: User, other_user: User) -> None:
+    assert user.email in logged_in.get("/profile/ada").text
+    assert other_user.email not in logged_in.get("/profile/grace").text
+    assert user.email not in app.test_client().get("/profile/ada").text
+
+
+@pytest.mark.parametrize("name", ["nobody", "<script>alert(1)</script>", "a%00b", "%2e%2e%2fetc"])
+def test_an_unknown_name_is_not_found_and_not_run(client: Any, name: str) -> None:
+    response = client.get(f"/profile/{name}")
+    assert response.status_code == 404
+    assert "<script>" not in response.text
+
+
+def test_names_are_escaped(app: Flask, client: Any) -> None:
+    with transaction(app) as session:
+        session.add(User(username="<i>bob", email="bob@example.org", password_hash="-"))
+    page = client.get("/profile/<i>bob").text
+    assert "<h1>&lt;i&gt;bob</h1>" in page
+    assert "<i>" not in page

@@ -1,0 +1,61 @@
+"""Password hashes and the time a wrong name takes."""
+
+import pytest
+from argon2 import PasswordHasher
+
+from app.accounts import User
+from app.accounts.passwords import check_password, hash_password
+from config.settings import Argon2
+
+CHEAP = Argon2(time_cost=1, memory_cost=64, parallelism=1)
+DEARER = Argon2(time_cost=2, memory_cost=128, parallelism=1)
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def user() -> User:
+    return User(username="ada", password_hash=hash_password(PASSWORD, CHEAP))
+
+
+def test_a_hash_is_argon2id_with_the_cost_it_was_asked_for() -> None:
+    assert hash_password(PASSWORD, DEARER).startswith("$argon2id$v=19$m=128,t=2,p=1$")
+
+
+def test_two_hashes_of_one_password_differ() -> None:
+    assert hash_password(PASSWORD, CHEAP) != hash_password(PASSWORD, CHEAP)
+
+
+@pytest.mark.parametrize(("password", "right"), [(PASSWORD, True), (PASSWORD.upper(), False), ("", False)])
+def test_only_the_password_itself_is_right(user: User, password: str, right: bool) -> None:
+    assert check_password(user, password, CHEAP) is right
+
+
+def test_no_password_fits_a_hash_that_is_none() -> None:
+    assert not check_password(User(username="ada", password_hash="!"), PASSWORD, CHEAP)
+
+
+@pytest.mark.parametrize(
+    ("password", "cost", "renewed"), [(PASSWORD, DEARER, True), (PASSWORD, CHEAP, False), ("wrong", DEARER, False)]
+)
+def test_a_hash_is_renewed_by_a_right_password_when_the_cost_has_changed(
+    user: User, password: str, cost: Argon2, renewed: bool
+) -> None:
+    before = user.password_hash
+    right = check_password(user, password, cost)
+    assert (user.password_hash != before) is renewed
+    assert check_password(user, password, cost) is right
+
+
+def test_an_unknown_user_costs_a_verification_too(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified = []
+    verify = PasswordHasher.verify
+
+    def counted(self: PasswordHasher, password_hash: str, password: str) -> bool:
+        verified.append(password_hash)
+        return verify(self, password_hash, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", counted)
+    assert not check_password(None, PASSWORD, CHEAP)
+    assert not check_password(user, "wrong", CHEAP)
+    nobody, somebody = verified
+    assert nobody.split("$")[:4] == somebody.split("$")[:4]
