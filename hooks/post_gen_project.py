@@ -2,60 +2,77 @@
 
 `manifest.txt` lists all files of the template, one a line, with the answer that keeps it where there is one. The checks
 need no network and nothing but Cookiecutter's own packages. A finding names file and line, and the exit code is 1.
+
+Somebody waits for this script: it imports little, and only where it is needed, and works in two processes.
 """
 
-import ast
-import configparser
 import json
 import os
 import re
 import sys
-import tomllib
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
-from typing import Any
-
-import yaml
-
-Data = dict[str, Any]
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
-MANIFEST = Path("manifest.txt")
-REGENERATING = Path(".regenerating")
+MANIFEST = "manifest.txt"
+# Made by the other hook where a project is written anew: the folders as they were.
+REGENERATING = ".regenerating"
 
 RESIDUE = re.compile(r"\{(?:\{|%)[^{}]*cookiecutter")
+SECRET_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
 SECRET = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
-    r"""|(?i:secret|secret_key|password|token|api_key)["']?\s*[=:]\s*["']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"""
+    r"|(?i:secret|secret_key|password|token|api_key)[\"']?\s*[=:]\s*[\"']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"
 )
 IMPORT = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n]+)|^[ \t]*import ([\w., ]+)", re.MULTILINE)
+STRUCT = re.compile(r"^class (\w+)\(Struct.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+FIELD = re.compile(r"^    (\w+): (.+)$", re.MULTILINE)
+ALIAS = re.compile(r"^(\w+) = Annotated\[(\w+)", re.MULTILINE)
 
 
 def read_manifest() -> tuple[set[str], set[str]]:
     """Two sets of paths: those that the answers keep, and those that they drop."""
     kept: set[str] = set()
     dropped: set[str] = set()
-    for line in MANIFEST.read_text(encoding="utf-8").splitlines():
-        path, *conditions = line.split()
-        chosen = all(ANSWERS[name] == value for name, value in (condition.split("=") for condition in conditions))
-        (kept if chosen else dropped).add(path)
+    with open(MANIFEST, encoding="utf-8") as manifest:
+        for line in manifest:
+            path, *conditions = line.split()
+            chosen = all(ANSWERS[name] == value for name, value in (condition.split("=") for condition in conditions))
+            (kept if chosen else dropped).add(path)
     return kept, dropped
 
 
 def drop(paths: Iterable[str]) -> None:
     """Remove files, and the folders that are empty without them."""
-    for path in map(Path, paths):
-        path.unlink(missing_ok=True)
-        for folder in list(path.parents)[:-1]:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+    for path in paths:
+        if os.path.exists(path):
+            os.remove(path)
+        folder = os.path.dirname(path)
+        while folder and os.path.isdir(folder) and not os.listdir(folder):
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+
+
+def put_back(dropped: set[str]) -> None:
+    """Return to their folders the files that the project's owner had added."""
+    import shutil
+
+    for folder, folders, names in os.walk(REGENERATING):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for old in (os.path.join(folder, name) for name in names + links):
+            path = os.path.relpath(old, REGENERATING)
+            if not os.path.lexists(path) and path.replace(os.sep, "/") not in dropped:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.rename(old, path)
+    shutil.rmtree(REGENERATING)
 
 
 def find_files() -> set[str]:
     """All files of the project, as relative POSIX paths."""
-    return {path.as_posix() for path in Path().rglob("*") if path.is_file()}
+    return {
+        os.path.join(folder, name)[2:].replace(os.sep, "/") for folder, _, names in os.walk(".") for name in names
+    }
 
 
 def check_files(present: set[str], kept: set[str]) -> Iterator[str]:
@@ -64,15 +81,26 @@ def check_files(present: set[str], kept: set[str]) -> Iterator[str]:
     yield from (f"{path}: not in the manifest; add it to manifest.txt or remove it" for path in sorted(present - kept))
 
 
-def check_text(path: str, text: str) -> Iterator[str]:
-    """No empty file, no template tag left over, no secret, and the executable bit where there is a shebang."""
-    if not text.strip():
-        yield f"{path}: empty"
-    for what, pattern in (("a template tag is left over", RESIDUE), ("looks like a secret", SECRET)):
-        if found := pattern.search(text):
-            yield f"{path}:{line_of(text, found.start())}: {what}"
-    if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
-        yield f"{path}: the executable bit and the #! line do not agree"
+def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
+    """The files' texts; adds findings about what may stand in no file at all."""
+    texts = {}
+    for path in sorted(paths):
+        try:
+            with open(path, encoding="utf-8") as file:
+                texts[path] = text = file.read()
+        except UnicodeDecodeError:
+            findings.append(f"{path}: not UTF-8 text")
+            continue
+        if not text.strip():
+            findings.append(f"{path}: empty")
+        if "cookiecutter" in text and (found := RESIDUE.search(text)):
+            findings.append(f"{path}:{line_of(text, found.start())}: a template tag is left over")
+        lowered = text.lower()
+        if any(word in lowered for word in SECRET_WORDS) and (found := SECRET.search(text)):
+            findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
+        if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
+            findings.append(f"{path}: the executable bit and the #! line do not agree")
+    return texts
 
 
 def line_of(text: str, position: int) -> int:
@@ -80,25 +108,13 @@ def line_of(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
-def parse_data(path: str, text: str, findings: list[str]) -> Data | None:
-    """What a toml, json, yaml or ini file holds; None for other files and for one that does not parse."""
-    try:
-        if path.endswith(".toml"):
-            content: Any = tomllib.loads(text)
-        elif path.endswith(".json"):
-            content = json.loads(text)
-        elif path.endswith((".yaml", ".yml")):
-            content = yaml.safe_load(text)
-        elif path.endswith(".ini"):
-            parser = configparser.ConfigParser(interpolation=None, default_section="")
-            parser.read_string(text, path)
-            content = dict(parser[Path(path).stem])
-        else:
-            return None
-    except (ValueError, KeyError, yaml.YAMLError, configparser.Error) as error:
-        findings.append(f"{path}: does not parse: {' '.join(str(error).split())}")
-        return None
-    return content if isinstance(content, dict) else {}
+def check_code(paths: Iterable[str]) -> list[str]:
+    """Findings about Python files: they compile, and what they import from one another is there."""
+    findings: list[str] = []
+    sources = read_texts(paths, findings)
+    codes = {path: compile_code(path, text, findings) for path, text in sources.items()}
+    findings += check_imports(sources, codes)
+    return findings
 
 
 def compile_code(path: str, text: str, findings: list[str]) -> CodeType | None:
@@ -130,98 +146,126 @@ def check_imports(sources: dict[str, str], codes: dict[str, CodeType | None]) ->
                     yield f"{where}: no {name} in {module}"
 
 
-def check_config(data: dict[str, Data], settings_source: str) -> Iterator[str]:
+def check_data(paths: Iterable[str]) -> list[str]:
+    """Findings about all other files: they parse, and the settings fit their types."""
+    findings: list[str] = []
+    texts = read_texts(paths, findings)
+    data = {path: parse(path, text, findings) for path, text in texts.items()}
+    if not findings:
+        with open("config/settings.py", encoding="utf-8") as settings:
+            findings += check_config(data, settings.read())
+    return findings
+
+
+def parse(path: str, text: str, findings: list[str]) -> dict[str, object]:
+    """What a toml, json, yaml or ini file holds; nothing for other files and for one that does not parse."""
+    import configparser
+    import tomllib
+
+    import yaml
+
+    content: object = None
+    try:
+        if path.endswith(".toml"):
+            content = tomllib.loads(text)
+        elif path.endswith(".json"):
+            content = json.loads(text)
+        elif path.endswith((".yaml", ".yml")):
+            # The parser in C is a safe one too, and spares a tenth of this script's time.
+            content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        elif path.endswith(".ini"):
+            parser = configparser.ConfigParser(interpolation=None, default_section="")
+            parser.read_string(text, path)
+            content = dict(parser[os.path.basename(path)[:-4]])
+    except (ValueError, KeyError, yaml.YAMLError, configparser.Error) as error:
+        findings.append(f"{path}: does not parse: {' '.join(str(error).split())}")
+    return content if isinstance(content, dict) else {}
+
+
+def check_config(data: dict[str, dict[str, object]], settings: str) -> Iterator[str]:
     """Each config file's keys are fields of its section in config/settings.py, with values of the fields' types."""
-    structs, aliases = read_structs(settings_source)
+    structs = {found[1]: dict(FIELD.findall(found[0])) for found in STRUCT.finditer(settings)}
+    aliases = dict(ALIAS.findall(settings))
+    sections = {name: structs[struct] for name, struct in structs["Settings"].items() if struct in structs}
     given: dict[str, set[str]] = {}
-    for path, content in sorted(data.items()):
-        if not path.startswith("config/"):
+    for path, content in data.items():
+        folder, _, name = path.rpartition("/")
+        section = name.partition(".")[0]
+        if not path.startswith("config/") or section == "logging":
             continue
-        section = Path(path).stem
-        if section == "logging":
-            continue
-        fields = structs.get(structs["Settings"].get(section, ""))
-        if fields is None:
+        if section not in sections:
             yield f"{path}: {section} is no section of config/settings.py"
             continue
-        if path.count("/") == 1:
+        if folder == "config":
             given[section] = set(content)
         for key, value in content.items():
-            if key not in fields:
+            field = sections[section].get(key, "")
+            wanted = aliases.get(field, field)
+            if not wanted:
                 yield f"{path}: {section}.{key}: unknown key"
-            elif wanted := mismatch(value, aliases.get(fields[key], fields[key]), is_text=path.endswith(".ini")):
+            elif not fits(value, wanted, is_text=path.endswith(".ini")):
                 yield f"{path}: {section}.{key}: found {value!r}, expected {wanted}"
-    for section, struct in structs["Settings"].items():
-        for key in sorted(structs.get(struct, {}).keys() - given.get(section, set())):
+    for section, fields in sections.items():
+        for key in sorted(fields.keys() - given.get(section, set())):
             yield f"config/{section}.*: {section}.{key}: missing"
 
 
-def read_structs(source: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """For each class its fields' types, and for each alias the type behind it, as they are written."""
-    structs: dict[str, dict[str, str]] = {}
-    aliases: dict[str, str] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef):
-            fields = (field for field in node.body if isinstance(field, ast.AnnAssign))
-            structs[node.name] = {ast.unparse(field.target): ast.unparse(field.annotation) for field in fields}
-        elif isinstance(node, ast.Assign):
-            alias, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
-            aliases[alias] = value.removeprefix("Annotated[").split(",")[0]
-    return structs, aliases
-
-
-def mismatch(value: Any, wanted: str, *, is_text: bool) -> str | None:
-    """The wanted type if the value is not of it. `${…}` is filled in later; in INI files everything is text."""
+def fits(value: object, wanted: str, *, is_text: bool) -> bool:
+    """Whether a value is of a type. `${…}` is filled in later; in INI files everything is text."""
     if isinstance(value, str) and value.startswith("$"):
-        return None
+        return True
     if is_text:
-        readers: dict[str, Any] = {"int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__}
-        try:
-            readers.get(wanted, str)(value)
-        except (ValueError, KeyError):
-            return wanted
-        return None
-    kinds: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list}
-    kind = kinds.get(wanted.split("[")[0], dict)
-    return None if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) else wanted
+        pattern = {"int": r"\d+", "float": r"[\d.]+", "bool": "true|false"}.get(wanted, ".*")
+        return re.fullmatch(pattern, str(value)) is not None
+    kinds: dict[str, tuple[type, ...]] = {
+        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,),
+    }  # fmt: skip
+    kind = kinds.get(wanted.partition("[")[0], (dict,))
+    return isinstance(value, kind) and isinstance(value, bool) == (kind == (bool,))
 
 
-def check_project(kept: set[str]) -> list[str]:
-    """All findings about the files in the current folder."""
-    findings: list[str] = []
-    if REGENERATING.exists():
-        # The folder was in use: what its owner put there is none of our business.
-        REGENERATING.unlink()
-        present = {path for path in kept if Path(path).is_file()}
-    else:
-        present = find_files()
-    findings += check_files(present, kept)
-    sources: dict[str, str] = {}
-    codes: dict[str, CodeType | None] = {}
-    data: dict[str, Data] = {}
-    for path in sorted(kept & present):
+def side_by_side(first: Callable[[], list[str]], second: Callable[[], list[str]]) -> list[str]:
+    """What both find; a second process looks for the first ones, where the system can fork."""
+    if not hasattr(os, "fork"):
+        return [*first(), *second()]
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            findings.append(f"{path}: not UTF-8 text")
-            continue
-        findings += check_text(path, text)
-        if path.endswith(".py"):
-            sources[path], codes[path] = text, compile_code(path, text, findings)
-        elif (content := parse_data(path, text, findings)) is not None:
-            data[path] = content
-    findings += check_imports(sources, codes)
-    if "config/settings.py" in sources and not findings:
-        findings += check_config(data, sources["config/settings.py"])
+            with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+                pipe.write("\n".join(first()))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    findings = second()
+    with os.fdopen(reader, encoding="utf-8") as pipe:
+        findings += pipe.read().splitlines()
+    if os.waitpid(child, 0)[1]:
+        findings.append("hooks/post_gen_project.py: the check of the Python files has failed itself")
     return findings
+
+
+def check_project(present: set[str], kept: set[str]) -> list[str]:
+    """All findings about the files in the current folder."""
+    known = kept & present
+    code = {path for path in known if path.endswith(".py")}
+    return [*check_files(present, kept), *side_by_side(lambda: check_code(code), lambda: check_data(known - code))]
 
 
 def main() -> int:
     """Drop, check, and tell."""
     kept, dropped = read_manifest()
-    MANIFEST.unlink()
+    os.remove(MANIFEST)
     drop(dropped)
-    findings = check_project(kept)
+    if os.path.exists(REGENERATING):
+        put_back(dropped)
+        # What is there beside the template's files is its owner's business.
+        present = {path for path in kept if os.path.isfile(path)}
+    else:
+        present = find_files()
+    findings = check_project(present, kept)
     if findings:
         print("\n".join(findings), file=sys.stderr)
         return 1

@@ -5,12 +5,13 @@ Cookiecutter fills in the answers below as JSON, so they are data here and never
 
 import json
 import keyword
+import os
 import re
 import sys
-from pathlib import Path
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
+REGENERATING = ".regenerating"
 CHOICES = {
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "example": ["blog", "none"],
@@ -66,15 +67,27 @@ def find_problems(answers: dict[str, str]) -> list[str]:
     return [f"{name}: {json.dumps(answers[name])} {reason}" for name, reason in reasons.items() if reason]
 
 
+def set_aside() -> list[str]:
+    """Keep what Cookiecutter would delete in a project that it writes anew: it replaces whole folders.
+
+    The other hook puts back what the template does not bring. Returns why that cannot be done, if it cannot.
+    """
+    if os.path.exists(REGENERATING):
+        return [f"{REGENERATING}: left by a run that did not finish; move its files back and remove it"]
+    os.mkdir(REGENERATING)
+    for folder in filter(os.path.isdir, ANSWERS["_copy_without_render"]):
+        os.renames(folder, os.path.join(REGENERATING, folder))
+    return []
+
+
 def main() -> int:
-    """Check the answers; remember for the other hook whether the folder was in use before."""
+    """Check the answers, and then the folder if there is something in it."""
     problems = find_problems(ANSWERS)
+    if not problems and os.listdir():
+        problems = set_aside()
     if problems:
         print("\n".join(problems), file=sys.stderr)
-        return 1
-    if any(Path().iterdir()):
-        Path(".regenerating").touch()
-    return 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

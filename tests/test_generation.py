@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,8 @@ def test_generating_over_a_project_keeps_the_users_own_files(bake: Bake) -> None
     own = project / "app/shop/views.py"
     own.parent.mkdir()
     own.write_text('"""Mine."""\n')
+    changed = project / "storage/memory.py"
+    changed.write_text("broken")
     (project / "instance").mkdir()
     (project / "instance/.env").write_text("SECRET_KEY=mine\n")
     (project / "web.py").write_text("broken")
@@ -105,7 +108,8 @@ def test_generating_over_a_project_keeps_the_users_own_files(bake: Bake) -> None
     assert result.returncode == 0, result.stdout
     assert own.read_text() == '"""Mine."""\n'
     assert (project / "instance/.env").read_text() == "SECRET_KEY=mine\n"
-    assert (project / "web.py").read_text() == (PROJECT / "web.py").read_text()
+    for path in (project / "web.py", changed):
+        assert path.read_text() == (PROJECT / path.relative_to(project)).read_text()
     assert not (project / ".regenerating").exists()
 
 
@@ -130,14 +134,12 @@ def test_hostile_texts_arrive_unchanged_and_harmless(bake: Bake, text: str) -> N
 
 def test_nearly_nothing_is_rendered() -> None:
     copied = ANSWERS["_copy_without_render"]
-    rendered = [path for path in project_files() if not any(Path(path).match(p) or fits(path, p) for p in copied)]
+    rendered = [
+        path
+        for path in project_files()
+        if not any(fnmatch(path, pattern) or path.startswith(f"{pattern}/") for pattern in copied)
+    ]
     assert sorted(rendered) == ["LICENSE", "README.md", "config/app.yaml", "pyproject.toml"]
-
-
-def fits(path: str, pattern: str) -> bool:
-    from fnmatch import fnmatch
-
-    return fnmatch(path, pattern)
 
 
 def test_python_files_hold_no_template_tags() -> None:
@@ -154,3 +156,17 @@ def project_files() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "."]
     names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [name for name in names if name and (PROJECT / name).exists()]
+
+
+def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:
+    project = bake()
+    (project / ".regenerating/app").mkdir(parents=True)
+    (project / ".regenerating/app/mine.py").write_text("kept")
+
+    options = ["--no-input", "--overwrite-if-exists"]
+    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+
+    assert result.returncode == 1
+    assert ".regenerating: left by a run that did not finish" in result.stdout
+    assert (project / ".regenerating/app/mine.py").read_text() == "kept"
+    assert (project / "app/__init__.py").exists()

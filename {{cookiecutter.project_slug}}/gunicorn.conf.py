@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
-from config import load_or_exit
+from config import exit_on_problems, load, require_safe
 
-settings = load_or_exit()
+with exit_on_problems():
+    settings = load()
+    require_safe(settings)
 
 bind = f"{settings.web.host}:{settings.web.port}"
 workers = settings.web.workers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from config import AppDirError, ConfigError, load_or_exit
+from config import AppDirError, ConfigError, load, require_safe
 from config.commands import appdir, config
 from config.port import require_free_port
 from database.commands import db
@@ -54,7 +54,9 @@ def run() -> None:
     """Web, queue and scheduler together, until Ctrl-C or until one of them stops."""
     from honcho.manager import Manager
 
-    require_free_port(load_or_exit().web)
+    settings = load()
+    require_safe(settings)
+    require_free_port(settings.web)
     manager = Manager()
     for name, file in PROCESSES.items():
         command = shlex.join([sys.executable, str(ROOT / file)])

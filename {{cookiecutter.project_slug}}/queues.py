@@ -6,10 +6,11 @@ from pathlib import Path
 import dramatiq
 
 from app import create_app
-from config import load_or_exit
+from config import exit_on_problems, load
 
-settings = load_or_exit()
-app = create_app(settings)
+with exit_on_problems():
+    settings = load()
+    app = create_app(settings)
 broker = dramatiq.get_broker()
 
 

@@ -6,10 +6,11 @@ import threading
 
 from app import create_app
 from app.services import transaction
-from config import load_or_exit
+from config import exit_on_problems, load
 from database import schedule
 
-app = create_app(load_or_exit())
+with exit_on_problems():
+    app = create_app(load())
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 from app import create_app
-from config import load_or_exit
+from config import exit_on_problems, load
 from config.port import require_free_port
 
-settings = load_or_exit()
-app = create_app(settings)
+with exit_on_problems():
+    settings = load()
+    app = create_app(settings)
 
 
 def main() -> None:

@@ -35,6 +35,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     pages.register(app, settings)
     for feature in settings.app.features:
         import_module(f"app.{feature}").register(app)
+    if "index" not in app.view_functions:
+        app.add_url_rule("/", "index", pages.front_page)
     return app
 
 

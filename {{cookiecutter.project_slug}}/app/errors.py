@@ -1,6 +1,7 @@
 """Error pages for people, RFC 9457 problem documents for programs."""
 
 import logging
+import sqlite3
 
 import svcs
 from flask import Flask, Response, current_app, jsonify, make_response, render_template
@@ -12,6 +13,8 @@ from werkzeug.exceptions import HTTPException, InternalServerError, SecurityErro
 from app.extensions import wants_json
 
 UPGRADE = "The database is not at this version's revision. Run: python main.py db upgrade"
+# What SQLite calls operational and is a mistake in the code: a wrong statement, a write in a request that reads.
+MISTAKES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,8 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
             return http_error(ServiceUnavailable(UPGRADE, retry_after=10))
     except (DBAPIError, PoolTimeout):
         pass
-    if isinstance(error, OperationalError | PoolTimeout):
+    mistake = isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorcode", None) in MISTAKES
+    if isinstance(error, OperationalError | PoolTimeout) and not mistake:
         return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
     return http_error(InternalServerError())
 

@@ -1,8 +1,8 @@
-"""What all templates may use."""
+"""What all templates may use, and the front page of a service that has no feature for it."""
 
 from datetime import datetime
 
-from flask import Flask
+from flask import Flask, render_template
 from markupsafe import Markup
 
 from config import Settings
@@ -17,3 +17,8 @@ def register(app: Flask, settings: Settings) -> None:
 def day(moment: datetime) -> Markup:
     """A date for people, with the exact time for programs."""
     return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(), f"{moment:%-d %B %Y}")
+
+
+def front_page() -> str:
+    """Where to start."""
+    return render_template("index.html")

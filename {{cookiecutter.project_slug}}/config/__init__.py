@@ -12,6 +12,7 @@ import stat
 import string
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,7 +23,7 @@ from config.appdir import AppDir, AppDirError
 from config.settings import Settings
 from config.sources import ConfigError, Leaf, Tree, fill_in, origins, overlay, plain, read_environment, read_folder
 
-__all__ = ["AppDir", "AppDirError", "ConfigError", "Settings", "load", "load_or_exit", "mask", "require_safe"]
+__all__ = ["AppDir", "AppDirError", "ConfigError", "Settings", "exit_on_problems", "load", "mask", "require_safe"]
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("development", "testing", "production")
@@ -32,6 +33,7 @@ SECTIONS = {
     if name == "logging" or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
 }
 SECRET_NAME = re.compile(r"(secret|password|token|dsn|key)$")
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
 SECRET_IN_QUERY = re.compile(r"(://[^\s]*?[?&]\w*(?:secret|password|token|key)=)[^&]*")
 PLACEHOLDER = re.compile(r"change.?me|secret|password|example|placeholder|testing|default|insecure", re.IGNORECASE)
 
@@ -71,15 +73,14 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     return Settings(environment=environment, root=root, app_dir=app_dir, origins=dict(origins(tree)), **sections)
 
 
-def load_or_exit() -> Settings:
-    """`load` and `require_safe` for an entry point: what is wrong goes to standard error, and the exit code is 2."""
+@contextmanager
+def exit_on_problems() -> Iterator[None]:
+    """Around the start of an entry point: wrong settings go to standard error, a line each, and the exit code is 2."""
     try:
-        settings = load()
-        require_safe(settings)
+        yield
     except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
-    return settings
 
 
 def require_safe(settings: Settings) -> None:
@@ -136,13 +137,10 @@ def _environment(environ: Mapping[str, str]) -> str:
     return environment
 
 
-def _section(name: str, kind: Any, tree: Tree | Leaf | None, problems: list[str]) -> Any:
+def _section(name: str, kind: Any, tree: Tree | None, problems: list[str]) -> Any:
     """The section's struct; adds a line to `problems` for each key that is wrong."""
     if tree is None:
         problems.append(f"config/{name}.*: {name}: the file is missing; bring it back from the template")
-        return None
-    if isinstance(tree, Leaf):
-        problems.append(f"{tree.source}: {name}: expected a section with keys, found a single value")
         return None
     if name == "logging":
         return plain(tree)
@@ -162,6 +160,8 @@ def _section(name: str, kind: Any, tree: Tree | Leaf | None, problems: list[str]
         except msgspec.ValidationError as error:
             reason, _, inner = str(error).partition(" - at `$")
             path = f"{name}.{key}{inner.rstrip('`')}"
+            if unknown := UNKNOWN_FIELD.fullmatch(reason):
+                path, reason = f"{path}.{unknown[1]}", "unknown key"
             source = sources.get(path) or _first(sources, f"{name}.{key}")
             problems.append(f"{source}: {path}: {_explain(reason, path, value)}")
     return kind(**values) if len(values) == len(fields) else None

@@ -186,6 +186,7 @@ class DatabaseConsumer(dramatiq.Consumer):
         self.owner = uuid.uuid4().hex
         self.claimed: list[ClaimedMessage] = []
         self.running: set[int] = set()
+        self.suspect: int | None = None
         self.pause = 0.01
         self.closed = threading.Event()
         threading.Thread(target=self._renew, name=f"lease-{queue_name}", daemon=True).start()
@@ -218,6 +219,8 @@ class DatabaseConsumer(dramatiq.Consumer):
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
         """Give messages back that were claimed and not started."""
         owners = {message.row_id: message.owner for message in messages}
+        if not owners:
+            return  # Dramatiq asks for this first when it closes a consumer, also when the database is gone.
         with _connection_errors(), self.broker.transaction.begin() as session:
             session.execute(
                 update(QueueMessage)
@@ -233,11 +236,20 @@ class DatabaseConsumer(dramatiq.Consumer):
 
     def _claim(self, limit: int) -> list[ClaimedMessage]:
         now = time.time()
-        waiting = (QueueMessage.queue == self.queue_name, QueueMessage.state == WAITING, QueueMessage.due <= now)
+        waiting = [QueueMessage.queue == self.queue_name, QueueMessage.state == WAITING, QueueMessage.due <= now]
+        if self.suspect in self.running:
+            waiting.append(QueueMessage.deliveries == 0)
         # A look without the write lock first: an idle worker must not hold up SQLite's writers.
+        look = select(QueueMessage.id, QueueMessage.deliveries).where(*waiting).order_by(QueueMessage.due).limit(1)
         with _connection_errors(), sessions(self.broker.engine, read_only=True)() as session:
-            if session.scalar(select(QueueMessage.id).where(*waiting).limit(1)) is None:
+            if (first := session.execute(look).first()) is None:
                 return []
+        # A message whose worker died may have killed it. Held one at a time, it wears out no other such message.
+        if first.deliveries:
+            self.suspect = first.id
+            waiting.append(QueueMessage.id == first.id)
+        else:
+            waiting.append(QueueMessage.deliveries == 0)
         chosen = select(QueueMessage.id).where(*waiting).order_by(QueueMessage.due).limit(limit)
         claim = (
             update(QueueMessage)

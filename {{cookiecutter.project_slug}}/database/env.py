@@ -1,6 +1,8 @@
 """Alembic's environment: `alembic` and `python main.py db` both run it to reach the configured database."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import svcs
@@ -8,17 +10,24 @@ from alembic import context
 from sqlalchemy import Connection, Engine
 
 from app import create_app
-from config import load_or_exit
+from config import exit_on_problems
 from database import Base
 from database.base import UtcDateTime
 
 
-def engine() -> Engine:
-    """The engine the caller passed, else that of the configured service. Either way all models are imported."""
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """The engine the caller passed, else that of the configured service, which imports all models."""
     if (given := context.config.attributes.get("engine")) is not None:
-        return given  # type: ignore[no-any-return]
-    with create_app(load_or_exit()).app_context():
-        return svcs.flask.get(Engine)
+        yield given
+        return
+    with exit_on_problems():
+        app = create_app()
+    try:
+        with app.app_context():
+            yield svcs.flask.get(Engine)
+    finally:
+        svcs.flask.close_registry(app)
 
 
 def render_item(kind: str, item: object, _context: object) -> str | Literal[False]:
@@ -44,16 +53,16 @@ def run(connection: Connection | None, dialect_name: str) -> None:
         context.run_migrations()
 
 
-target = engine()
-# Which revisions run is news for whoever migrates, and noise in the logs of a web server.
-logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
-if context.is_offline_mode():
-    run(None, target.dialect.name)
-else:
-    with target.connect() as connection:
-        if target.dialect.name == "sqlite":
-            # Dropping a table that is being copied would delete the rows that refer to it. The connection is
-            # detached, so that it is closed afterwards and never handed to a session.
-            connection.detach()
-            connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
-        run(connection, target.dialect.name)
+with engine() as target:
+    # Which revisions run is news for whoever migrates, and noise in the logs of a web server.
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+    if context.is_offline_mode():
+        run(None, target.dialect.name)
+    else:
+        with target.connect() as connection:
+            if target.dialect.name == "sqlite":
+                # Dropping a table that is being copied would delete the rows that refer to it. The connection is
+                # detached, so that it is closed afterwards and never handed to a session.
+                connection.detach()
+                connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+            run(connection, target.dialect.name)

@@ -1,6 +1,7 @@
 """Alembic, run from Python: on the configured database, or on an engine at hand."""
 
 import functools
+import sys
 from pathlib import Path
 
 from alembic import command
@@ -14,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 def alembic_config(engine: Engine | None = None) -> Config:
     """The `[tool.alembic]` table of pyproject.toml, wherever the process was started."""
-    return Config(toml_file=str(PROJECT), attributes={"engine": engine} if engine else {})
+    return Config(toml_file=str(PROJECT), stdout=sys.stdout, attributes={"engine": engine} if engine else {})
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def scheduled(
         zone = ZoneInfo(timezone)
     except CronSimError as error:
         raise ValueError(f"{cron!r} is not a cron line: {error}") from None
-    except (ZoneInfoNotFoundError, ValueError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(f"{timezone!r} is not a time zone") from None
 
     def declare(actor: dramatiq.Actor[P, R]) -> dramatiq.Actor[P, R]:

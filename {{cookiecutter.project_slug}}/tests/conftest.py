@@ -4,13 +4,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import svcs
 from flask import Flask
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
@@ -56,6 +60,10 @@ class Page(HTMLParser):
         for tag in ("header", "main", "footer", "h1", "title"):
             if names.count(tag) != 1:
                 yield f"{names.count(tag)} times <{tag}>"
+        levels = [int(tag[1]) for tag in names if re.fullmatch("h[1-6]", tag)]
+        for above, below in pairwise(levels):
+            if below > above + 1:
+                yield f"<h{below}> follows <h{above}>"
         ids = [attributes["id"] for _, attributes in self.tags if "id" in attributes]
         labelled = [attributes.get("for") for tag, attributes in self.tags if tag == "label"]
         for number in {number for number in ids if not number or ids.count(number) > 1}:
@@ -66,6 +74,8 @@ class Page(HTMLParser):
             if tag in ("input", "textarea", "select") and attributes.get("type") != "hidden":
                 if attributes.get("id") not in labelled:
                     yield f"no label for {attributes.get('name')}"
+                if attributes.get("aria-invalid", "true") != "true":
+                    yield f"neither valid nor invalid: {attributes.get('name')}"
                 if "aria-invalid" in attributes and "aria-describedby" not in attributes:
                     yield f"no error tied to {attributes.get('name')}"
             for name in ("aria-describedby", "aria-labelledby"):
@@ -83,12 +93,18 @@ def page_problems() -> Callable[[TestResponse], list[str]]:
     return lambda response: list(Page(response.text).problems())
 
 
+@pytest.fixture(scope="session")
+def shipped_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The settings of `config/`, whatever the developer's own app folder changes."""
+    return load({"APP_ENV": "testing", "APP_DIR": str(tmp_path_factory.mktemp("empty"))})
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     """Settings of a new installation."""
     folder = AppDir(tmp_path / "app")
     folder.make()
-    return load({"APP_ENV": "testing", "APP_DIR": str(folder.path)})
+    return msgspec.structs.replace(shipped_settings, app_dir=folder)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +118,16 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def engine(tmp_path: Path, migrated_database: Path) -> Iterator[Engine]:
+    """A migrated database of its own, with no service around it."""
+    path = tmp_path / "alone.sqlite3"
+    shutil.copyfile(migrated_database, path)
+    engine = connect(f"sqlite:///{path}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def make_app(settings: Settings, migrated_database: Path) -> Iterator[Callable[..., Flask]]:
     """Makes services on one migrated database; keywords are environment variables that change their settings."""
     made = []
@@ -112,6 +138,8 @@ def make_app(settings: Settings, migrated_database: Path) -> Iterator[Callable[.
         common = {"APP_ENV": "testing", "APP_DIR": str(settings.app_dir.path)}
         app = create_app(load({**common, **environment}) if environment else settings)
         app.test_client_class = Browser
+        # Every app compiles its templates anew; that is most of what a test of a page would wait for.
+        app.jinja_env.bytecode_cache = FileSystemBytecodeCache(str(migrated_database.parent))
         made.append(app)
         return app
 

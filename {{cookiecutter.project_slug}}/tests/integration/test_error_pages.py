@@ -3,7 +3,6 @@
 import shutil
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,34 +11,43 @@ from flask import Flask, abort
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
+from werkzeug.test import TestResponse
 
-from app import create_app
 from app.accounts import User
 from app.services import transaction
 from config import Settings
 from database.migrations import downgrade
 
-JSON = {"Accept": "application/json"}
-BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-SECRET = "the vault's code is 1815"
+ERRORS = {"/forbidden": 403, "/nowhere": 404, "/posted-only": 405, "/broken": 500, "/commit-fails": 503}
 
 
 @pytest.fixture
 def app(app: Flask) -> Flask:
-    """The service with pages that fail, and errors answered as they are outside of tests."""
+    """The service with pages that fail, and with errors answered as they are outside of tests."""
     app.config["PROPAGATE_EXCEPTIONS"] = False
 
     @app.get("/forbidden")
     def forbidden() -> str:
         abort(403, "Not <b>yours</b>.")
 
+    @app.post("/posted-only")
+    def posted_only() -> str:
+        return "never"
+
     @app.get("/broken")
     def broken() -> str:
-        raise RuntimeError(SECRET)
+        raise RuntimeError("the code of the vault is 1815")
 
     @app.get("/wrong-statement")
     def wrong_statement() -> str:
-        svcs.flask.get(Session).execute(text("SELECT * FROM no_such_table"))
+        svcs.flask.get(Session).execute(text("SELECT nothing FROM user_account"))
+        return "never"
+
+    @app.post("/twins")
+    def twins() -> str:
+        session = svcs.flask.get(Session)
+        session.add_all(User(username="twin", email="-", password_hash="-") for _ in range(2))
+        session.flush()
         return "never"
 
     @app.get("/commit-fails")
@@ -48,25 +56,103 @@ def app(app: Flask) -> Flask:
             raise OperationalError("COMMIT", None, Exception("the disk is full"))
 
         svcs.flask.get(Session).commit = commit  # type: ignore[method-assign]
-        return "not kept"
+        return "never"
 
     return app
 
 
-def lose_database(app: Flask, settings: Settings) -> None:
+@pytest.fixture
+def engine(app: Flask) -> Engine:
     with app.app_context():
-        svcs.flask.get(Engine).dispose()
+        return svcs.flask.get(Engine)
+
+
+def test_people_get_a_page(client: Any, page_problems: Callable[[TestResponse], list[str]]) -> None:
+    for path, status in ERRORS.items():
+        response = client.get(path)
+        assert response.status_code == status
+        assert response.content_type == "text/html; charset=utf-8"
+        assert "Back to the front page" in response.text
+        assert page_problems(response) == []
+
+
+def test_programs_get_a_problem_document(client: Any) -> None:
+    for path, status in ERRORS.items():
+        response = client.get(path, headers={"Accept": "application/json"})
+        assert response.status_code == status
+        assert response.content_type == "application/problem+json"
+        assert response.json.keys() == {"type", "title", "status", "detail"}
+        assert response.json["status"] == status
+
+
+def test_the_client_chooses_between_page_and_document(client: Any) -> None:
+    wanted = {
+        "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8": "text/html",
+        "*/*": "text/html",
+        "image/png": "text/html",
+        "application/json, text/plain, */*": "application/problem+json",
+        "text/html;q=0.5, application/json": "application/problem+json",
+    }
+    got = {accept: client.get("/nowhere", headers={"Accept": accept}).mimetype for accept in wanted}
+    assert got == wanted
+
+
+def test_an_error_keeps_its_own_headers(client: Any) -> None:
+    assert set(client.get("/posted-only").headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
+
+
+def test_an_explanation_is_escaped(client: Any) -> None:
+    assert "Not &lt;b&gt;yours&lt;/b&gt;." in client.get("/forbidden").text
+
+
+@pytest.mark.parametrize("path", ["/broken", "/wrong-statement"])
+def test_a_mistake_in_the_code_shows_no_details(client: Any, path: str) -> None:
+    for accept in ("text/html", "application/json"):
+        response = client.get(path, headers={"Accept": accept})
+        assert response.status_code == 500
+        for detail in ("1815", "RuntimeError", "Traceback", "SELECT", "user_account"):
+            assert detail not in response.text
+
+
+def test_a_database_without_migrations_says_what_to_run(client: Any, engine: Engine) -> None:
+    downgrade(engine, "base")
+    response = client.get("/profile/ada")
+    assert response.status_code == 503
+    assert "python main.py db upgrade" in response.text
+
+
+def test_a_database_that_is_gone_is_a_passing_trouble(client: Any, engine: Engine, settings: Settings) -> None:
+    engine.dispose()
     shutil.rmtree(settings.app_dir.data)
+    response = client.get("/profile/ada")
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) > 0
+    assert "The database cannot be reached." in response.text
 
 
-ERRORS = [("/nowhere", 404), ("/livez", 405), ("/forbidden", 403), ("/broken", 500), ("/commit-fails", 503)]
+def test_who_is_logged_in_gets_error_pages_without_the_database_too(
+    logged_in: Any, engine: Engine, settings: Settings
+) -> None:
+    engine.dispose()
+    shutil.rmtree(settings.app_dir.data)
+    for path, status in {"/profile/ada": 503, "/login": 503, "/nowhere": 503, "/broken": 500}.items():
+        response = logged_in.get(path)
+        assert response.status_code == status
+        assert "Back to the front page" in response.text
 
 
-@pytest.mark.parametrize("headers", [BROWSER, {"Accept": "*/*"}, {}])
-@pytest.mark.parametrize(("path", "status"), ERRORS)
-def test_people_get_a_page(client: Any, path: str, status: int, headers: dict[str, str]) -> None:
-    response = client.open(path, method="PUT" if status == 405 else "GET", headers=headers)
-    assert response.status_code == status
-    assert response.content_type == "text/html; charset=utf-8"
-    assert f'aria-hidden="true">{status}</p>' in response.text
+def test_a_failed_statement_does_not_fail_the_error_page_too(logged_in: Any) -> None:
+    response = logged_in.submit("/twins", page="/logout")
+    assert response.status_code == 500
     assert "Back to the front page" in response.text
+
+
+def test_a_request_that_gets_no_connection_gives_up_in_time(make_app: Callable[..., Flask]) -> None:
+    app = make_app(APP_DATABASE__POOL_SIZE="1", APP_DATABASE__POOL_OVERFLOW="0", APP_DATABASE__TIMEOUT="0.05")
+    with transaction(app) as session:
+        session.execute(text("SELECT 1"))
+        answers: list[TestResponse] = []
+        thread = threading.Thread(target=lambda: answers.append(app.test_client().get("/profile/ada")))
+        thread.start()
+        thread.join()
+    assert [answer.status_code for answer in answers] == [503]

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from flask import Flask
 
 from app.accounts import User
@@ -19,11 +18,11 @@ def test_only_oneself_sees_the_address(app: Flask, logged_in: Any, user: User, o
     assert user.email not in app.test_client().get("/profile/ada").text
 
 
-@pytest.mark.parametrize("name", ["nobody", "<script>alert(1)</script>", "a%00b", "%2e%2e%2fetc"])
-def test_an_unknown_name_is_not_found_and_not_run(client: Any, name: str) -> None:
-    response = client.get(f"/profile/{name}")
-    assert response.status_code == 404
-    assert "<script>" not in response.text
+def test_an_unknown_name_is_not_found_and_not_run(client: Any) -> None:
+    for name in ("nobody", "<script>1", "a%00b", "%2e%2e%2fetc", "x" * 1000):
+        response = client.get(f"/profile/{name}")
+        assert response.status_code == 404
+        assert "<script>" not in response.text
 
 
 def test_names_are_escaped(app: Flask, client: Any) -> None:

@@ -1,0 +1,86 @@
+"""`db upgrade`, `downgrade`, `current` and `check`, on the database of the configured service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from config import ROOT, AppDir
+from database import connect
+from database.commands import db
+from database.migrations import applied
+
+REVISIONS = sorted(path.stem for path in (ROOT / "database/versions").glob("*.py"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
+    """The app folder of a service that has no database yet."""
+    folder = AppDir(tmp_path / "app")
+    folder.make()
+    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ENV": "testing", "DIR": str(folder.path), "DATABASE__TIMEOUT": "0.05"}.items():
+        monkeypatch.setenv(f"APP_{name}", value)
+    return folder
+
+
+@pytest.fixture
+def database(folder: AppDir) -> Iterator[Engine]:
+    engine = connect(f"sqlite:///{folder.database}")
+    yield engine
+    engine.dispose()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(db, arguments)
+
+
+def refusal(*arguments: str) -> str:
+    """What a command that fails ends with, below the log lines."""
+    result = run(*arguments)
+    assert result.exit_code == 1
+    return result.stderr.splitlines()[-1]
+
+
+def test_upgrade_goes_to_the_newest_revision_or_to_the_given_one(
+    database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("upgrade", REVISIONS[0]).stdout == f"ok: the database is at {REVISIONS[0]}\n"
+    assert applied(database) == {REVISIONS[0]}
+    assert run("upgrade").stdout == "ok: the database is at head\n"
+    assert applied(database) == {REVISIONS[-1]}
+
+
+def test_downgrade_undoes_one_or_all(database: Engine) -> None:
+    run("upgrade")
+    assert run("downgrade", "--", "-1").exit_code == 0
+    assert applied(database) == set(REVISIONS[-2:-1])
+    assert run("downgrade", "base").exit_code == 0
+    assert applied(database) == frozenset()
+
+
+def test_current_and_check_tell_whether_the_tables_are_there(database: Engine) -> None:
+    assert refusal("check") == "Error: Target database is not up to date."
+    assert run("current").stdout == ""
+    run("upgrade")
+    assert run("check").exit_code == 0
+    assert run("current").stdout == f"{REVISIONS[-1]} (head)\n"
+
+
+def test_an_unknown_revision_is_one_line(database: Engine) -> None:
+    assert refusal("upgrade", "none") == "Error: Can't locate revision identified by 'none'"
+
+
+def test_a_database_that_somebody_else_writes_to_is_one_line(database: Engine) -> None:
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE busy (n)"))
+        assert refusal("upgrade") == "Error: database: database is locked"
+
+
+def test_a_file_that_is_no_database_is_one_line(folder: AppDir) -> None:
+    folder.database.write_bytes(b"no database" * 100)
+    assert refusal("upgrade") == "Error: database: file is not a database"

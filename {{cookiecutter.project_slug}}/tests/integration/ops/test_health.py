@@ -1,0 +1,75 @@
+"""What load balancers and operators ask."""
+
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+import pytest
+import svcs
+from flask import Flask
+from sqlalchemy import Engine, text
+
+from app.services import transaction
+from config import Settings
+from database.migrations import downgrade
+from storage import Storage
+
+GOOD = {"database": "ok", "migrations": "ok", "queue": "ok", "storage": "ok"}
+
+
+def test_a_service_is_ready_when_all_its_parts_are(client: Any) -> None:
+    response = client.get("/readyz")
+    assert response.status_code == 200
+    assert response.json == {"status": "ok", "checks": GOOD}
+
+
+@pytest.mark.parametrize(("service", "name"), [(Engine, "database"), (Storage, "storage"), (dramatiq.Broker, "queue")])
+def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, service: type[Any], name: str) -> None:
+    def fail(_service: object) -> None:
+        raise ConnectionError("postgresql://user:password@host")
+
+    with app.app_context():
+        part: object = svcs.flask.get(service)
+    svcs.flask.register_value(app, service, part, ping=fail)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json == {"status": "failed", "checks": {**GOOD, name: "failed: ConnectionError"}}
+
+
+def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
+    with transaction(app) as session:
+        downgrade(session.get_bind().engine, "-1")
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json["checks"]["migrations"].endswith("Run: python main.py db upgrade")
+
+
+def test_a_queue_without_its_table_is_found(app: Flask, client: Any) -> None:
+    with transaction(app) as session:
+        session.execute(text("DROP TABLE queue_message"))
+    assert client.get("/readyz").json["checks"] == {**GOOD, "queue": "failed: OperationalError"}
+
+
+def test_a_storage_that_cannot_be_written_is_found(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    client = make_app(STORAGE_URL=(tmp_path / "file" / "folder").as_uri()).test_client()
+    assert client.get("/readyz").get_json()["checks"] == {**GOOD, "storage": "failed: NotFound"}
+
+
+def test_without_a_database_it_lives_and_is_not_ready(app: Flask, client: Any, settings: Settings) -> None:
+    with app.app_context():
+        svcs.flask.get(Engine).dispose()
+    shutil.rmtree(settings.app_dir.data)
+    assert client.get("/livez").json == {"status": "ok"}
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    failed = {name for name, result in response.json["checks"].items() if result != "ok"}
+    assert failed == {"database", "migrations", "queue"}
+
+
+def test_the_version_is_the_projects(client: Any, settings: Settings) -> None:
+    project = tomllib.loads((settings.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert client.get("/version").json == {"service": settings.app.slug, "version": project["version"]}

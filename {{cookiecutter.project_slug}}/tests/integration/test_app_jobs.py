@@ -1,0 +1,128 @@
+"""What the app does around every job."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dramatiq
+import pytest
+from flask import Flask, current_app
+from sqlalchemy import func, select
+
+from app.accounts import User
+from app.services import current_session, transaction
+from database.broker import DEAD, DatabaseBroker
+
+Job = Callable[..., None]
+Declare = Callable[[Job], dramatiq.Actor[..., None]]
+
+
+@pytest.fixture
+def declare(app: Flask) -> Iterator[Declare]:
+    """Makes a function a job that is tried once, for the time of the test."""
+    names = []
+
+    def declare(function: Job) -> dramatiq.Actor[..., None]:
+        actor = dramatiq.actor(max_retries=0)(function)
+        names.append(actor.actor_name)
+        return actor
+
+    yield declare
+    for name in names:
+        del dramatiq.get_broker().actors[name]
+
+
+def work() -> int:
+    """Let a worker run until the queue is empty; returns how many jobs have failed."""
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, DatabaseBroker)
+    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    try:
+        broker.join("default", timeout=5000)
+    finally:
+        worker.stop()
+    return broker.count("default", DEAD)
+
+
+def add(username: str) -> None:
+    session = current_session()
+    assert session is not None
+    session.add(User(username=username, email="-", password_hash="-"))
+
+
+def fail() -> None:
+    raise RuntimeError
+
+
+def users(app: Flask) -> int:
+    with transaction(app) as session:
+        return session.scalar(select(func.count()).select_from(User)) or 0
+
+
+def test_a_job_that_returns_keeps_what_it_wrote(app: Flask, declare: Declare) -> None:
+    declare(add).send("ada")
+    assert work() == 0
+    assert users(app) == 1
+
+
+def test_a_job_that_fails_leaves_neither_rows_nor_jobs(app: Flask, declare: Declare) -> None:
+    following = declare(add)
+
+    def write_send_and_fail() -> None:
+        add("ada")
+        following.send("grace")
+        fail()
+
+    declare(write_send_and_fail).send()
+    assert work() == 1
+    assert users(app) == 0
+
+
+def test_a_job_whose_commit_fails_has_failed(app: Flask, declare: Declare) -> None:
+    def write_in_vain() -> None:
+        add("ada")
+        session: Any = current_session()
+        session.commit = fail
+
+    declare(write_in_vain).send()
+    assert work() == 1
+    assert users(app) == 0
+
+
+def test_jobs_belong_to_the_app_that_was_made_last(make_app: Callable[..., Flask], declare: Declare) -> None:
+    seen = []
+
+    def remember() -> None:
+        seen.append((current_app.name, id(current_app.extensions)))
+
+    actor = declare(remember)
+    for _ in range(2):
+        app = make_app()
+        assert actor.broker is dramatiq.get_broker()
+        actor.send()
+        assert work() == 0
+        assert seen.pop() == (app.name, id(app.extensions))
+    assert seen == []
+
+
+def test_a_jobs_own_decorators_stay(declare: Declare, make_app: Callable[..., Flask]) -> None:
+    seen = []
+
+    def twice(function: Job) -> Job:
+        @functools.wraps(function)
+        def both() -> None:
+            function()
+            function()
+
+        return both
+
+    @twice
+    def count() -> None:
+        seen.append(1)
+
+    actor = declare(count)
+    actor()
+    make_app()
+    actor()
+    assert len(seen) == 4

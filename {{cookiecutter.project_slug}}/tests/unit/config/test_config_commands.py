@@ -1,0 +1,95 @@
+"""`config show`, `config check` and `appdir make`, on the settings of an installation of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from config import AppDir
+from config.commands import appdir, config
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
+    folder = AppDir(tmp_path / "app")
+    folder.make()
+    monkeypatch.setenv("APP_ENV", "production")
+    monkeypatch.setenv("APP_DIR", str(folder.path))
+    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "PORT", "FLASK_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(config, arguments)
+
+
+def secret_of(folder: AppDir) -> str:
+    return folder.env_file.read_text().strip().removeprefix("SECRET_KEY=")
+
+
+def test_show_prints_each_value_with_its_source(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_SECURITY__TRUSTED_HOSTS", '["a.example"]')
+    lines = run("show").output.splitlines()
+    assert lines[:2] == ["environment: production", f"app folder:  {folder.path}"]
+    assert "web.port = 8000  config/web.ini" in lines
+    assert "security.cookie_secure = true  config/production/security.yaml" in lines
+    assert 'logging.formatters.json.() = "app.logs.json_formatter"  config/logging.json' in lines
+    assert 'security.trusted_hosts = ["a.example"]  environment variable APP_SECURITY__TRUSTED_HOSTS' in lines
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"]])
+def test_show_masks_secrets_and_passwords_in_urls(
+    folder: AppDir, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:p@ss:w/rd@host/name")
+    monkeypatch.setenv("QUEUE_URL", "redis://:p@ss@host")
+    monkeypatch.setenv("STORAGE_URL", "s3://bucket?region=eu&access_key=p@ss&anonymous=no")
+    output = run(*arguments).output
+    for shown in ("***", "postgresql://me:***@host/name", "redis://:***@host"):
+        assert json.dumps(shown) in output
+    assert '"s3://bucket?region=eu&access_key=***&anonymous=no"' in output
+    assert "p@ss" not in output
+    assert secret_of(folder) not in output
+
+
+def test_show_json_is_one_object_of_values_and_sources(folder: AppDir) -> None:
+    rows = json.loads(run("show", "--json").output)
+    assert rows["app.secret_key"] == {"value": "***", "source": "config/app.yaml"}
+    assert rows["database.timeout"] == {"value": 10.0, "source": "config/database.yaml"}
+    assert rows["security.headers.X-Frame-Options"]["value"] == "DENY"
+
+
+def test_check_exits_with_0_if_the_service_can_start(folder: AppDir) -> None:
+    result = run("check")
+    assert result.exit_code == 0
+    assert result.output.startswith("ok: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [("PORT", "web.port: expected int, found 'x'"), ("SECRET_KEY", "app.secret_key: found a weak")],
+)
+def test_check_exits_with_1_and_the_reason_if_not(
+    folder: AppDir, monkeypatch: pytest.MonkeyPatch, variable: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    result = run("check")
+    assert result.exit_code == 1
+    assert reason in result.output
+
+
+def test_appdir_make_makes_the_configured_folder_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
+    result = CliRunner().invoke(appdir, ["make"])
+    assert result.exit_code == 0
+    assert f"made {tmp_path}/app/data\n" in result.output
+    assert run("check").exit_code == 0
+    assert CliRunner().invoke(appdir, ["make"]).output == f"ok: {tmp_path}/app\n"
+
+
+def test_appdir_make_can_be_told_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(appdir, ["make", "--path", "other"]).exit_code == 0
+    assert AppDir(tmp_path / "other").env_file.is_file()

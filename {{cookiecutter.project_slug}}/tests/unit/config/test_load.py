@@ -1,0 +1,302 @@
+"""What `load` makes of config files and environment variables, in a project whose files a test may change."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config import ROOT, AppDir, ConfigError, Settings, load
+
+# Values that a shell, YAML, INI, dotenv or our own ${…} could take for something else.
+SECRETS = ["a #b", "0123", "p: w", "{x", "%x", "%(x)s", "yes", "null", "*star", "two\nlines", "${OTHER}", "'\"\\"]
+
+
+class Project:
+    """A copy of the real config files."""
+
+    def __init__(self, root: Path) -> None:
+        shutil.copytree(ROOT / "config", root / "config", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        self.root = root
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text, encoding="utf-8")
+
+    def load(self, **environ: str) -> Settings:
+        return load(environ, self.root)
+
+    def problems(self, **environ: str) -> tuple[str, ...]:
+        with pytest.raises(ConfigError) as caught:
+            self.load(**environ)
+        assert str(caught.value).splitlines() == list(caught.value.problems)
+        return caught.value.problems
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+def test_each_layer_wins_over_the_one_before(project: Project) -> None:
+    seen = [project.load().database.timeout]
+    project.write("config/development/database.yaml", "timeout: 2")
+    seen.append(project.load().database.timeout)
+    project.write("instance/config/database.json", '{"timeout": 3}')
+    seen.append(project.load().database.timeout)
+    project.write("instance/.env", "APP_DATABASE__TIMEOUT=4")
+    seen.append(project.load().database.timeout)
+    seen.append(project.load(APP_DATABASE__TIMEOUT="5").database.timeout)
+    assert seen == [10, 2, 3, 4, 5]
+
+
+def test_every_key_knows_where_its_value_came_from(project: Project, tmp_path: Path) -> None:
+    project.write("installation/config/queue.ini", "[queue]\nthreads = 3\n")
+    settings = project.load(APP_DIR=str(project.root / "installation"), APP_WEB__PORT="9000")
+    origins = settings.origins
+    assert origins["queue.threads"] == "installation/config/queue.ini"
+    assert origins["queue.lease"] == "config/queue.yaml"
+    assert origins["web.reload"] == "config/development/web.ini"
+    assert origins["web.port"] == "environment variable APP_WEB__PORT"
+
+
+def test_an_overlay_replaces_single_keys_at_any_depth(project: Project) -> None:
+    development, production = project.load(), project.load(APP_ENV="production")
+    assert development.logging["handlers"]["console"]["formatter"] == "people"
+    assert production.logging["handlers"]["console"] == {
+        **development.logging["handlers"]["console"],
+        "formatter": "json",
+    }
+    assert production.security.headers.keys() - development.security.headers.keys() == {"Strict-Transport-Security"}
+    assert (development.security.cookie_secure, production.security.cookie_secure) == (False, True)
+
+
+def test_a_section_may_be_written_in_every_format(project: Project) -> None:
+    texts = {
+        "yaml": "url: yaml://",
+        "yml": "url: yml://",
+        "json": '{"url": "json://"}',
+        "ini": "[storage]\nurl = ini://\n",
+    }
+    for suffix, text in texts.items():
+        for other in (project.root / "config").glob("storage.*"):
+            other.unlink()
+        project.write(f"config/storage.{suffix}", text)
+        assert project.load().storage.url == f"{suffix}://"
+
+
+def test_variables_in_texts_and_lists_are_filled_in(project: Project) -> None:
+    filled_in = {
+        "${A}": "1",
+        "${A:2}": "1",
+        "${B:2}": "2",
+        "${EMPTY:2}": "",
+        "x-${A}${B:}-y": "x-1-y",
+        "${B:http://host:1/}": "http://host:1/",
+        "$A ${} ${1}": "$A ${} ${1}",
+    }
+    project.write("config/development/security.json", json.dumps({"trusted_hosts": list(filled_in)}))
+    project.write("config/storage.yaml", "url: file://${A}")
+    settings = project.load(A="1", EMPTY="")
+    assert settings.security.trusted_hosts == list(filled_in.values())
+    assert settings.storage.url == "file://1"
+
+
+def through_environment(project: Project, secret: str) -> Settings:
+    return project.load(SECRET_KEY=secret)
+
+
+def through_env_file(project: Project, secret: str) -> Settings:
+    quoted = secret.replace("\\", "\\\\").replace("'", "\\'")
+    project.write("instance/.env", f"SECRET_KEY='{quoted}'\n")
+    return project.load()
+
+
+def through_own_variable(project: Project, secret: str) -> Settings:
+    return project.load(APP_APP__SECRET_KEY=secret)
+
+
+def through_secret_file(project: Project, secret: str) -> Settings:
+    project.write("secret", f"{secret}\n")
+    return project.load(APP_APP__SECRET_KEY__FILE=str(project.root / "secret"))
+
+
+@pytest.mark.parametrize("way", [through_environment, through_env_file, through_own_variable, through_secret_file])
+def test_a_secret_arrives_unchanged(project: Project, way: Callable[[Project, str], Settings]) -> None:
+    assert [way(project, secret).app.secret_key for secret in SECRETS] == SECRETS
+
+
+def test_variables_of_the_process_win_over_the_env_file(project: Project) -> None:
+    project.write("instance/.env", "SECRET_KEY=file\nDATABASE_URL=sqlite:///file.db\nAPP_ENV=production\n")
+    settings = project.load(SECRET_KEY="process")
+    assert (settings.app.secret_key, settings.database.url) == ("process", "sqlite:///file.db")
+    assert settings.environment == "production"
+
+
+def test_variables_become_numbers_truth_lists_and_nested_keys(project: Project) -> None:
+    settings = project.load(
+        APP_WEB__PORT="9000",
+        APP_DATABASE__TIMEOUT="0.5",
+        APP_DATABASE__ECHO="true",
+        APP_SECURITY__TRUSTED_HOSTS='["a.example", "b.example"]',
+        APP_SECURITY__ARGON2__TIME_COST="7",
+        APP_NAME="not a setting: it names no section and key",
+    )
+    assert (settings.web.port, settings.database.timeout, settings.database.echo) == (9000, 0.5, True)
+    assert settings.security.trusted_hosts == ["a.example", "b.example"]
+    assert (settings.security.argon2.time_cost, settings.security.argon2.parallelism) == (7, 4)
+
+
+def test_settings_cannot_be_changed(project: Project) -> None:
+    settings = project.load()
+    with pytest.raises(AttributeError):
+        settings.app.debug = True  # type: ignore[misc]
+
+
+def test_the_app_folder_is_in_the_project_under_srv_or_where_app_dir_says(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    development = project.load()
+    assert development.app_dir == AppDir(project.root / "instance")
+    assert project.load(APP_ENV="production").app_dir == AppDir(Path("/srv", development.app.slug, "shared"))
+    assert project.load(APP_ENV="production", APP_DIR="here").app_dir == AppDir(tmp_path / "here")
+
+
+# An overlay for development, and the line that says what is wrong with it.
+MISTAKES = [
+    ("database.yaml", "timeout: soon", "database.timeout: expected float, found 'soon'"),
+    (
+        "storage.yaml",
+        "url: 12",
+        "storage.url: expected str, found 12; put it in quotes",
+    ),
+    ("web.ini", "[web]\nport = 99999", "web.port: expected int <= 65535, found '99999'"),
+    (
+        "security.json",
+        '{"trusted_hosts": ["a", 1]}',
+        "security.trusted_hosts[1]: expected str, found ['a', 1]; put it in quotes",
+    ),
+    ("security.yaml", "argon2: strong", "security.argon2: expected object, found 'strong'"),
+    ("storage.yaml", "url: {a: 1}", "storage.url: expected str, got object"),
+    ("storage.yaml", "uri: x", "storage.uri: unknown key; expected one of url"),
+    ("security.yaml", "argon2: {speed: 1}", "security.argon2.speed: unknown key"),
+    (
+        "mail.yaml",
+        "host: x",
+        "mail: unknown section; expected one of app, database, storage, queue, security, logging, web",
+    ),
+    ("storage.yaml", "1: x", "key 1 is read as int; put it in quotes"),
+    ("storage.yaml", "- url", "expected keys with values, found list"),
+    (
+        "storage.yaml",
+        "url: ${BUCKET}",
+        "storage.url: ${BUCKET} is not set; set it in the environment or the app folder's .env, "
+        "or write ${BUCKET:default}",
+    ),
+]
+
+
+def test_a_mistake_is_one_line_with_file_key_found_and_expected(project: Project) -> None:
+    for file, text, line in MISTAKES:
+        source = f"config/development/{file}"
+        project.write(source, text)
+        assert project.problems() == (f"{source}: {line}",)
+        (project.root / source).unlink()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("yaml", "url: x\n\tother: y\n"),
+        ("yaml", "url: x\nurl: *nothing\n"),
+        ("json", '{"url": "x",\n}'),
+        ("ini", "[storage]\nurl\n"),
+        ("ini", "[storage]\n[storage]\n"),
+        ("ini", "\nurl = x\n"),
+    ],
+)
+def test_bad_syntax_is_one_line_with_file_and_line_number(project: Project, suffix: str, text: str) -> None:
+    project.write(f"config/development/storage.{suffix}", text)
+    (problem,) = project.problems()
+    assert problem.startswith(f"config/development/storage.{suffix}")
+    assert f"not valid {suffix.upper()}: " in problem
+    assert re.search(r"\bline:? 2\b", problem)
+
+
+def test_what_is_no_text_or_no_value_is_one_line_too(project: Project) -> None:
+    reasons = {
+        b"url: \xff": "cannot be read",
+        b"url: \x00": "not valid YAML",
+        b"url: 2026-02-31": "not valid YAML",
+    }
+    for content, reason in reasons.items():
+        (project.root / "config/storage.yaml").write_bytes(content)
+        (problem,) = project.problems()
+        assert problem.startswith(f"config/storage.yaml: {reason}")
+
+
+def test_two_files_for_one_section_are_both_named(project: Project) -> None:
+    project.write("config/storage.json", "{}")
+    (problem,) = project.problems()
+    assert problem.endswith("config/storage.yaml: section storage is also in storage.json; keep one of the two")
+
+
+def test_an_unknown_key_is_found_even_if_its_table_is_empty(project: Project) -> None:
+    project.write("config/development/storage.yaml", "uri: {}")
+    assert project.problems() == ("config/storage.*: storage.uri: unknown key; expected one of url",)
+
+
+def test_a_missing_file_is_named(project: Project) -> None:
+    (project.root / "config/storage.yaml").unlink()
+    assert project.problems() == ("config/storage.*: storage: the file is missing; bring it back from the template",)
+
+
+def test_each_missing_key_is_named_with_what_belongs_there(project: Project) -> None:
+    project.write("config/database.yaml", "pool_overflow: 1")
+    project.write("config/storage.yaml", "")
+    assert project.problems() == (
+        "config/database.yaml: database.url: missing; expected text",
+        "config/database.yaml: database.timeout: missing; expected a number",
+        "config/database.yaml: database.pool_size: missing; expected a whole number",
+        "config/database.yaml: database.echo: missing; expected true or false",
+        "config/storage.*: storage.url: missing; expected text",
+    )
+
+
+def test_a_wrong_variable_is_one_line_with_its_name(project: Project) -> None:
+    lines = {
+        ("APP_ENV", "prod"): "APP_ENV: found 'prod', expected one of development, testing, production",
+        ("APP_DIR", ""): "environment variable APP_DIR: found nothing, expected a folder; set or unset it",
+        ("PORT", "http"): "config/web.ini: web.port: expected int, found 'http'",
+        ("APP_SECURITY__TRUSTED_HOSTS", "[a]"): (
+            "environment variable APP_SECURITY__TRUSTED_HOSTS: security.trusted_hosts: expected array, found '[a]'"
+        ),
+        ("APP_STORAGE__URI", "x"): "environment variable APP_STORAGE__URI: storage.uri: unknown key",
+        ("APP_WEB__HOST__FILE", "/none"): "environment variable APP_WEB__HOST__FILE: /none cannot be read",
+    }
+    for (name, value), line in lines.items():
+        (problem,) = project.problems(**{name: value})
+        assert problem.startswith(line)
+
+
+def test_all_problems_are_reported_at_once(project: Project) -> None:
+    project.write("config/development/queue.yaml", "threads: 0\nspeed: 1\n")
+    project.write("config/development/mail.yaml", "host: a\nport: 1\n")
+    assert project.problems(APP_WEB__PORT="x") == (
+        "config/development/queue.yaml: queue.speed: unknown key; "
+        "expected one of url, processes, threads, lease, max_deliveries, shutdown_timeout, poll_interval",
+        "config/development/queue.yaml: queue.threads: expected int >= 1, found 0",
+        "environment variable APP_WEB__PORT: web.port: expected int, found 'x'",
+        "config/development/mail.yaml: mail: unknown section; "
+        "expected one of app, database, storage, queue, security, logging, web",
+    )
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown(project: Project) -> None:
+    project.write("config/development/app.yaml", "secret_key: 123456789")
+    assert project.problems() == (
+        "config/development/app.yaml: app.secret_key: expected str, found '***'; put it in quotes",
+    )
