@@ -59,8 +59,6 @@ def flask_config(settings: Settings) -> dict[str, object]:
         "SESSION_COOKIE_SAMESITE": "Lax",
         # A form stays valid as long as the session it belongs to.
         "WTF_CSRF_TIME_LIMIT": None,
-        # The page to return to after login is kept in the signed session, where nobody else can set it.
-        "USE_SESSION_FOR_NEXT": True,
         "RATELIMIT_STORAGE_URI": "database://",
         "RATELIMIT_HEADERS_ENABLED": True,
     }

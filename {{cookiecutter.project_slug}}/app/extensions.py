@@ -42,6 +42,7 @@ def ask_to_log_in() -> Response:
     if wants_json():
         abort(401)
     if request.method == "GET":
+        # In the signed session, where nobody else can set it.
         session["next"] = request.full_path.rstrip("?")
     flash("Please log in first.")
     return redirect(url_for(login_manager.login_view or "index"))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 from flask import Flask
 
 from config import ConfigError
@@ -46,18 +47,21 @@ def test_health_checks_and_static_files_are_not_logged(make_app: MakeApp, record
     assert records() == []
 
 
-def test_what_a_request_logs_carries_its_id(make_app: MakeApp, records: Records) -> None:
+def test_what_a_request_logs_carries_its_id_and_nothing_of_another(make_app: MakeApp, records: Records) -> None:
     app = make_app(**JSON_LINES)
 
     @app.get("/log")
     def log() -> str:
+        structlog.contextvars.bind_contextvars(order=1815)
         logging.getLogger("some.library").warning("hello %s", "world")
         return "logged"
 
-    number = app.test_client().get("/log").headers["X-Request-ID"]
-    line, request = records()
+    numbers = [app.test_client().get(path).headers["X-Request-ID"] for path in ("/log", "/login")]
+    line, request, following = records()
     assert (line["event"], line["logger"], line["level"]) == ("hello world", "some.library", "warning")
-    assert line["request_id"] == request["request_id"] == number
+    assert (line["request_id"], line["order"]) == (request["request_id"], request["order"]) == (numbers[0], 1815)
+    assert following["request_id"] == numbers[1]
+    assert "order" not in following
 
 
 def test_a_refused_form_is_not_logged_under_the_request_before_it(make_app: MakeApp, records: Records) -> None:

@@ -168,11 +168,7 @@ def test_the_app_folder_is_in_the_project_under_srv_or_where_app_dir_says(
 # An overlay for development, and the line that says what is wrong with it.
 MISTAKES = [
     ("database.yaml", "timeout: soon", "database.timeout: expected float, found 'soon'"),
-    (
-        "storage.yaml",
-        "url: 12",
-        "storage.url: expected str, found 12; put it in quotes",
-    ),
+    ("storage.yaml", "url: 12", "storage.url: expected str, found 12; put it in quotes"),
     ("web.ini", "[web]\nport = 99999", "web.port: expected int <= 65535, found '99999'"),
     (
         "security.json",
@@ -236,6 +232,20 @@ def test_what_is_no_text_or_no_value_is_one_line_too(project: Project) -> None:
         (project.root / "config/storage.yaml").write_bytes(content)
         (problem,) = project.problems()
         assert problem.startswith(f"config/storage.yaml: {reason}")
+
+
+def test_an_env_file_that_is_no_text_is_named(project: Project) -> None:
+    project.write("instance/.env", "")
+    (project.root / "instance/.env").write_bytes(b"A=\xff")
+    (problem,) = project.problems()
+    assert problem.startswith(f"{project.root}/instance/.env: cannot be read: ")
+
+
+def test_a_wrong_name_of_the_service_is_found_even_where_the_app_folder_is_named_after_it(project: Project) -> None:
+    text = (project.root / "config/app.yaml").read_text()
+    project.write("config/app.yaml", re.sub("(?m)^slug: .*", "slug: 2026", text))
+    problem = "config/app.yaml: app.slug: expected str, found 2026; put it in quotes"
+    assert project.problems(APP_ENV="production") == (problem,)
 
 
 def test_two_files_for_one_section_are_both_named(project: Project) -> None:

@@ -12,7 +12,8 @@ MEND_SECRET = "run `python main.py appdir make`, which writes one into the app f
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
-    monkeypatch.delenv("FLASK_DEBUG", raising=False)
+    for name in ("FLASK_DEBUG", "SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)
     folder = AppDir(tmp_path / "app")
     folder.make()
     return folder
@@ -39,7 +40,7 @@ def test_production_accepts_32_random_bytes_as_made_or_in_usual_spellings(folder
 def test_production_refuses_a_weak_or_well_known_secret(folder: AppDir) -> None:
     long = "1a2b3c4d5e6f7g8h9i0jKLMNOPQRSTUVWXYZ_" * 2
     too_short = ["x", secrets.token_urlsafe(30), secrets.token_hex(31), "testing-only-testing-only-testing-only-1"]
-    too_simple = ["x" * 64, "0123456789" * 8]
+    too_simple = ["x" * 64, "0123456789" * 8, "0123456789abcdef" * 4]
     well_known = [f"{word}{long}" for word in ("change-me", "CHANGE_ME", "changeme", "my-secret", "Example", "default")]
     for secret in too_short + too_simple + well_known:
         assert problems(settings_of(folder, SECRET_KEY=secret)) == (

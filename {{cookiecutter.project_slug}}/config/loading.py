@@ -1,0 +1,147 @@
+"""From files and environment to checked settings."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+from dotenv import dotenv_values
+
+from config.appdir import AppDir
+from config.masking import mask
+from config.settings import Settings
+from config.sources import ConfigError, Leaf, Tree, fill_in, origins, overlay, plain, read_environment, read_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = ("development", "testing", "production")
+SECTIONS = {
+    name: kind
+    for name, kind in get_type_hints(Settings).items()
+    if name == "logging" or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
+}
+UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
+
+
+def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        environ: environment variables; those of the process if not given. The app folder's `.env` lies under them.
+        root: the project's folder, which holds `config/`.
+
+    Raises:
+        ConfigError: with one line for each thing that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    base = read_folder(root / "config", root)
+    app_dir = _app_dir(environ, base, root)
+    environ = {**_read_env_file(app_dir.env_file), **environ}
+    environment = _environment(environ)
+
+    tree = base
+    for above in (
+        read_folder(root / "config" / environment, root),
+        read_folder(app_dir.config, root),
+        read_environment(environ),
+    ):
+        tree = overlay(tree, above)
+    tree = fill_in(tree, environ)
+
+    problems: list[str] = []
+    sections = {name: _section(name, kind, tree.get(name), problems) for name, kind in SECTIONS.items()}
+    for key, source in origins(tree):
+        if (section := key.split(".")[0]) not in SECTIONS:
+            problems.append(f"{source}: {section}: unknown section; expected one of {', '.join(SECTIONS)}")
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return Settings(environment=environment, root=root, app_dir=app_dir, origins=dict(origins(tree)), **sections)
+
+
+def _app_dir(environ: Mapping[str, str], base: Tree, root: Path) -> AppDir:
+    if "APP_DIR" in environ:
+        if not environ["APP_DIR"]:
+            raise ConfigError("environment variable APP_DIR: found nothing, expected a folder; set or unset it")
+        return AppDir(Path(environ["APP_DIR"]).absolute())
+    if environ.get("APP_ENV") == "production":
+        slug = base.get("app", {}).get("slug")
+        return AppDir(Path("/srv", str(slug.value) if isinstance(slug, Leaf) else root.name, "shared"))
+    return AppDir(root / "instance")
+
+
+def _read_env_file(path: Path) -> dict[str, str]:
+    try:
+        if not path.exists():
+            return {}
+        return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _environment(environ: Mapping[str, str]) -> str:
+    environment = environ.get("APP_ENV", "development")
+    if environment not in ENVIRONMENTS:
+        raise ConfigError(f"APP_ENV: found {environment!r}, expected one of {', '.join(ENVIRONMENTS)}")
+    return environment
+
+
+def _section(name: str, kind: Any, tree: Tree | None, problems: list[str]) -> Any:
+    """The section's struct; adds a line to `problems` for each key that is wrong."""
+    if tree is None:
+        problems.append(f"config/{name}.*: {name}: the file is missing; bring it back from the template")
+        return None
+    if name == "logging":
+        return plain(tree)
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    sources = dict(origins(tree, (name,)))
+    for key in tree.keys() - fields.keys():
+        source = _first(sources, f"{name}.{key}")
+        problems.append(f"{source}: {name}.{key}: unknown key; expected one of {', '.join(fields)}")
+    values = {}
+    for key, field in fields.items():
+        if key not in tree:
+            problems.append(f"{_first(sources, name)}: {name}.{key}: missing; expected {_wanted(field.type)}")
+            continue
+        value = _from_text(plain(tree[key]), field.type)
+        try:
+            values[key] = msgspec.convert(value, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            reason, _, inner = str(error).partition(" - at `$")
+            path = f"{name}.{key}{inner.rstrip('`')}"
+            if unknown := UNKNOWN_FIELD.fullmatch(reason):
+                path, reason = f"{path}.{unknown[1]}", "unknown key"
+            source = sources.get(path) or _first(sources, f"{name}.{key}")
+            problems.append(f"{source}: {path}: {_explain(reason, path, value)}")
+    return kind(**values) if len(values) == len(fields) else None
+
+
+def _first(sources: Mapping[str, str], prefix: str) -> str:
+    found = (source for path, source in sources.items() if f"{path}.".startswith(f"{prefix}."))
+    return next(found, f"config/{prefix.partition('.')[0]}.*")
+
+
+def _wanted(kind: Any) -> str:
+    kind = getattr(kind, "__origin__", kind)
+    return {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
+        getattr(kind, "__name__", ""), "a list or table"
+    )
+
+
+def _from_text(value: Any, kind: Any) -> Any:
+    """A list or table that came as JSON text, as it does from an environment variable."""
+    if isinstance(value, str) and _wanted(kind) == "a list or table" and value[:1] in "[{":
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _explain(reason: str, path: str, value: Any) -> str:
+    reason = reason[0].lower() + reason[1:].replace("`", "")
+    if isinstance(value, dict):
+        return reason
+    hint = "; put it in quotes" if reason.startswith("expected str") else ""
+    return f"{reason.split(', got')[0]}, found {mask(path, value)!r}{hint}"
