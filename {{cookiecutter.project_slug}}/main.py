@@ -13,7 +13,7 @@ from config.port import require_free_port
 from database.commands import db
 
 ROOT = Path(__file__).resolve().parent
-PROCESSES = {"web": "web.py", "queue": "queues.py", "scheduler": "scheduler.py"}
+PROCESSES = {"web": "-m gunicorn web:app", "queue": "queues.py", "scheduler": "scheduler.py"}
 SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"]}
 
 
@@ -58,9 +58,10 @@ def run() -> None:
     require_safe(settings)
     require_free_port(settings.web)
     manager = Manager()
-    for name, file in PROCESSES.items():
-        command = shlex.join([sys.executable, str(ROOT / file)])
-        manager.add_process(name, f"exec {command}", env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    for name, arguments in PROCESSES.items():
+        # honcho hands this to a shell: nothing in it comes from outside.
+        manager.add_process(name, f"exec {shlex.quote(sys.executable)} {arguments}", env=environ, cwd=str(ROOT))
     manager.loop()
     # Ctrl-C is how this command is meant to end.
     sys.exit(0 if manager.returncode == 130 else manager.returncode)

@@ -6,9 +6,9 @@ import sqlite3
 import svcs
 from flask import Flask, Response, current_app, jsonify, make_response, render_template
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, InternalServerError, SecurityError, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, SecurityError, ServiceUnavailable
 
 from app.extensions import wants_json
 
@@ -48,9 +48,14 @@ def http_error(error: HTTPException) -> Response:
 
 
 def database_error(error: DBAPIError | PoolTimeout) -> Response:
-    """503 while the database lacks a migration or cannot be reached, 500 for a statement that is wrong."""
+    """503 while the database lacks a migration or cannot be reached, 500 for a statement that is wrong.
+
+    A value that the database cannot hold is the client's fault: PostgreSQL takes no NUL in a text.
+    """
     from database.migrations import pending
 
+    if isinstance(error, DataError):
+        return http_error(BadRequest("The database cannot hold this value."))
     logger.error("database: %s", error, exc_info=error)
     try:
         # With all connections in use, the question would only wait for one more.

@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 FORMATS = (".yaml", ".yml", ".json", ".ini")
+# Both are safe; the one in C, where it is there, is ten times as fast.
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
 
 
@@ -61,7 +63,7 @@ def _parse(path: Path, source: str) -> Mapping[str, Any]:
         elif path.suffix == ".ini":
             content = _parse_ini(text, path.stem, source)
         else:
-            content = yaml.safe_load(text)
+            content = yaml.load(text, YAML_LOADER)  # noqa: S506
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{source}: cannot be read: {error}") from None
     except json.JSONDecodeError as error:

@@ -28,37 +28,26 @@ def connect(
         address = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("expected a URL like postgresql://user:password@host/name") from None
+    # Statements are logged without their values, which may be anybody's secrets.
+    options: dict[str, Any] = {"echo": echo, "hide_parameters": True}
+    if address.database not in (None, "", ":memory:"):
+        options |= {"pool_size": pool_size, "max_overflow": pool_overflow, "pool_timeout": timeout}
     backend = address.get_backend_name()
     if backend == "sqlite":
-        return _connect_sqlite(address, timeout, pool_size, pool_overflow, echo)
+        return _connect_sqlite(address, timeout, options)
     if backend == "postgresql":
         try:
-            return create_engine(
-                address.set(drivername="postgresql+psycopg"),
-                pool_size=pool_size,
-                max_overflow=pool_overflow,
-                pool_timeout=timeout,
-                pool_pre_ping=True,
-                echo=echo,
-            )
+            return create_engine(address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options)
         except ModuleNotFoundError:
             raise ValueError("psycopg is not installed; run `make lock EXTRAS=postgres` and `make setup`") from None
     raise ValueError(f"{backend} is not supported, expected sqlite or postgresql")
 
 
-def _connect_sqlite(url: URL, timeout: float, pool_size: int, pool_overflow: int, echo: bool) -> Engine:
+def _connect_sqlite(url: URL, timeout: float, options: dict[str, Any]) -> Engine:
     if url.host:
         raise ValueError("expected sqlite:///path, with three slashes")
-    in_memory = url.database in (None, "", ":memory:")
-    pool: dict[str, Any] = (
-        {} if in_memory else {"pool_size": pool_size, "max_overflow": pool_overflow, "pool_timeout": timeout}
-    )
-    engine = create_engine(
-        url.set(drivername="sqlite"),
-        connect_args={"timeout": timeout, "check_same_thread": False},
-        echo=echo,
-        **pool,
-    )
+    connection = {"timeout": timeout, "check_same_thread": False}
+    engine = create_engine(url.set(drivername="sqlite"), connect_args=connection, **options)
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

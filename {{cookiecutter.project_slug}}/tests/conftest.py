@@ -1,6 +1,7 @@
 """Fixtures of all tests. Each test has an app folder and a database of its own."""
 
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -27,6 +28,7 @@ from database import connect
 from database.migrations import upgrade
 
 PASSWORD = "correct horse battery"
+SECRET = secrets.token_urlsafe(32)
 
 
 class Browser(FlaskClient):
@@ -101,9 +103,9 @@ def shipped_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
-    """Settings of a new installation."""
+    """Settings of an installation that keeps its data in the test's own folder."""
     folder = AppDir(tmp_path / "app")
-    folder.make()
+    folder.data.mkdir(parents=True)
     return msgspec.structs.replace(shipped_settings, app_dir=folder)
 
 
@@ -135,7 +137,7 @@ def make_app(settings: Settings, migrated_database: Path) -> Iterator[Callable[.
     def make(**environment: str) -> Flask:
         if not settings.app_dir.database.exists():
             shutil.copyfile(migrated_database, settings.app_dir.database)
-        common = {"APP_ENV": "testing", "APP_DIR": str(settings.app_dir.path)}
+        common = {"APP_ENV": "testing", "APP_DIR": str(settings.app_dir.path), "SECRET_KEY": SECRET}
         app = create_app(load({**common, **environment}) if environment else settings)
         app.test_client_class = Browser
         # Every app compiles its templates anew; that is most of what a test of a page would wait for.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import svcs
-from flask import Flask, abort
+from flask import Flask, abort, make_response
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -34,6 +34,10 @@ def app(app: Flask) -> Flask:
     def posted_only() -> str:
         return "never"
 
+    @app.get("/own-answer")
+    def own_answer() -> str:
+        abort(418, response=make_response("I am a teapot.", 418))
+
     @app.get("/broken")
     def broken() -> str:
         raise RuntimeError("the code of the vault is 1815")
@@ -41,6 +45,11 @@ def app(app: Flask) -> Flask:
     @app.get("/wrong-statement")
     def wrong_statement() -> str:
         svcs.flask.get(Session).execute(text("SELECT nothing FROM user_account"))
+        return "never"
+
+    @app.get("/too-big")
+    def too_big() -> str:
+        svcs.flask.get(Session).execute(text("SELECT zeroblob(2000000000)"))
         return "never"
 
     @app.post("/twins")
@@ -101,6 +110,11 @@ def test_an_error_keeps_its_own_headers(client: Any) -> None:
     assert set(client.get("/posted-only").headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
 
 
+def test_an_error_that_brings_its_answer_gets_no_other(client: Any) -> None:
+    response = client.get("/own-answer")
+    assert (response.status_code, response.text) == (418, "I am a teapot.")
+
+
 def test_an_explanation_is_escaped(client: Any) -> None:
     assert "Not &lt;b&gt;yours&lt;/b&gt;." in client.get("/forbidden").text
 
@@ -112,6 +126,10 @@ def test_a_mistake_in_the_code_shows_no_details(client: Any, path: str) -> None:
         assert response.status_code == 500
         for detail in ("1815", "RuntimeError", "Traceback", "SELECT", "user_account"):
             assert detail not in response.text
+
+
+def test_a_value_that_the_database_cannot_hold_is_the_clients_fault(client: Any) -> None:
+    assert client.get("/too-big").status_code == 400
 
 
 def test_a_database_without_migrations_says_what_to_run(client: Any, engine: Engine) -> None:

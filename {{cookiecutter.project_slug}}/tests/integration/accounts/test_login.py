@@ -68,6 +68,11 @@ def test_who_is_sent_to_log_in_comes_back_once(client: Any, user: User) -> None:
     assert client.log_in("ada").location == "/"
 
 
+def test_a_form_sent_without_login_is_not_what_one_comes_back_to(client: Any, user: User) -> None:
+    assert client.submit("/logout", page="/login").location == "/login"
+    assert client.log_in("ada").location == "/"
+
+
 def test_an_address_cannot_say_where_to_go_after_login(client: Any, user: User) -> None:
     fields = {"username": "ada", "password": "correct horse battery", "next": EVIL}
     assert client.submit(f"/login?next={EVIL}", fields).location == "/"

@@ -49,7 +49,7 @@ def consume(broker: DatabaseBroker) -> Iterator[Callable[..., DatabaseConsumer]]
     before, consumers = set(threading.enumerate()), []
 
     def open_consumer(prefetch: int = 1, queue: str = "default", broker: DatabaseBroker = broker) -> DatabaseConsumer:
-        consumers.append(broker.consume(queue, prefetch, timeout=10))
+        consumers.append(broker.consume(queue, prefetch, timeout=1))
         return consumers[-1]
 
     yield open_consumer
