@@ -70,9 +70,7 @@ def put_back(dropped: set[str]) -> None:
 
 def find_files() -> set[str]:
     """All files of the project, as relative POSIX paths."""
-    return {
-        os.path.join(folder, name)[2:].replace(os.sep, "/") for folder, _, names in os.walk(".") for name in names
-    }
+    return {os.path.join(folder, name)[2:].replace(os.sep, "/") for folder, _, names in os.walk(".") for name in names}
 
 
 def check_files(present: set[str], kept: set[str]) -> Iterator[str]:
