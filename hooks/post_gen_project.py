@@ -3,7 +3,7 @@
 `manifest.txt` lists all files of the template, one a line, with the answer that keeps it where there is one. The checks
 need no network and nothing but Cookiecutter's own packages. A finding names file and line, and the exit code is 1.
 
-Somebody waits for this script: it imports little, and only where it is needed, and works in two processes.
+Somebody waits for this script: it imports and compiles only what it needs, when it needs it, in two processes.
 """
 
 import json
@@ -19,16 +19,16 @@ MANIFEST = "manifest.txt"
 # Made by the other hook where a project is written anew: the folders as they were.
 REGENERATING = ".regenerating"
 
-RESIDUE = re.compile(r"\{(?:\{|%)[^{}]*cookiecutter")
+RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
 SECRET_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
-SECRET = re.compile(
+SECRET = (
     r"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
     r"|(?i:secret|secret_key|password|token|api_key)[\"']?\s*[=:]\s*[\"']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"
 )
-IMPORT = re.compile(r"^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n]+)|^[ \t]*import ([\w., ]+)", re.MULTILINE)
-STRUCT = re.compile(r"^class (\w+)\(Struct.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
-FIELD = re.compile(r"^    (\w+): (.+)$", re.MULTILINE)
-ALIAS = re.compile(r"^(\w+) = Annotated\[(\w+)", re.MULTILINE)
+IMPORT = r"(?m)^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n]+)|^[ \t]*import ([\w., ]+)"
+STRUCT = r"(?ms)^class (\w+)\(Struct.*?(?=^\S|\Z)"
+FIELD = r"(?m)^    (\w+): (.+)$"
+ALIAS = r"(?m)^(\w+) = Annotated\[(\w+)"
 
 
 def read_manifest() -> tuple[set[str], set[str]]:
@@ -76,7 +76,17 @@ def find_files() -> set[str]:
 def check_files(present: set[str], kept: set[str]) -> Iterator[str]:
     """Every file of the manifest and no other."""
     yield from (f"{path}: missing; the manifest lists it" for path in sorted(kept - present))
-    yield from (f"{path}: not in the manifest; add it to manifest.txt or remove it" for path in sorted(present - kept))
+    known = {folder for path in kept for folder in folders_of(path)}
+    strays = {
+        next((f"{folder}/" for folder in folders_of(path) if folder not in known), path) for path in present - kept
+    }
+    yield from (f"{path}: not in the manifest; remove it from the template or add it" for path in sorted(strays))
+
+
+def folders_of(path: str) -> list[str]:
+    """The folders that a file lies in, outermost first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: number + 1]) for number in range(len(parts))]
 
 
 def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
@@ -91,10 +101,10 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
             continue
         if not text.strip():
             findings.append(f"{path}: empty")
-        if "cookiecutter" in text and (found := RESIDUE.search(text)):
+        if "cookiecutter" in text and (found := re.search(RESIDUE, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: a template tag is left over")
         lowered = text.lower()
-        if any(word in lowered for word in SECRET_WORDS) and (found := SECRET.search(text)):
+        if any(word in lowered for word in SECRET_WORDS) and (found := re.search(SECRET, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
         if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
             findings.append(f"{path}: the executable bit and the #! line do not agree")
@@ -110,9 +120,11 @@ def check_code(paths: Iterable[str]) -> list[str]:
     """Findings about Python files: they compile, and what they import from one another is there."""
     findings: list[str] = []
     sources = read_texts(paths, findings)
-    codes = {path: compile_code(path, text, findings) for path, text in sources.items()}
-    findings += check_imports(sources, codes)
-    return findings
+    modules = {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): compile_code(path, text, findings)
+        for path, text in sources.items()
+    }
+    return [*findings, *check_imports(sources, modules)]
 
 
 def compile_code(path: str, text: str, findings: list[str]) -> CodeType | None:
@@ -124,18 +136,17 @@ def compile_code(path: str, text: str, findings: list[str]) -> CodeType | None:
         return None
 
 
-def check_imports(sources: dict[str, str], codes: dict[str, CodeType | None]) -> Iterator[str]:
+def check_imports(sources: dict[str, str], modules: dict[str, CodeType | None]) -> Iterator[str]:
     """Imports of the project's own modules name a module, or a name that the module uses."""
-    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in sources}
     packages = {module.split(".")[0] for module in modules}
     for path, text in sources.items():
-        for found in IMPORT.finditer(text):
+        for found in re.finditer(IMPORT, text):
             module, names, plain = found.groups()
             where = f"{path}:{line_of(text, found.start())}"
             for imported in [module] if module else [part.split()[0] for part in plain.split(",") if part.strip()]:
                 if imported.split(".")[0] in packages and imported not in modules:
                     yield f"{where}: no module {imported}"
-            code = codes.get(modules.get(module or "", ""))
+            code = modules.get(module or "")
             if code is None:
                 continue
             for part in re.sub("#.*", "", names).strip("() \n").rstrip(",").split(","):
@@ -182,8 +193,8 @@ def parse(path: str, text: str, findings: list[str]) -> dict[str, object]:
 
 def check_config(data: dict[str, dict[str, object]], settings: str) -> Iterator[str]:
     """Each config file's keys are fields of its section in config/settings.py, with values of the fields' types."""
-    structs = {found[1]: dict(FIELD.findall(found[0])) for found in STRUCT.finditer(settings)}
-    aliases = dict(ALIAS.findall(settings))
+    structs = {found[1]: dict(re.findall(FIELD, found[0])) for found in re.finditer(STRUCT, settings)}
+    aliases = dict(re.findall(ALIAS, settings))
     sections = {name: structs[struct] for name, struct in structs["Settings"].items() if struct in structs}
     given: dict[str, set[str]] = {}
     for path, content in data.items():

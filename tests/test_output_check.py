@@ -12,7 +12,12 @@ Plant = Callable[[Path], object]
 
 def write(name: str, text: str) -> Plant:
     """A fault: a file with this content."""
-    return lambda project: (project / name).write_text(text)
+
+    def plant(project: Path) -> None:
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text)
+
+    return plant
 
 
 def append(name: str, text: str) -> Plant:
@@ -40,6 +45,10 @@ FAULTS: dict[str, tuple[Plant, str]] = {
     "broken ini": (append("config/web.ini", "no value\n"), "config/web.ini: does not parse"),
     "template tag left over": (append("queues.py", "# {{ cookiecutter.slug }}\n"), "a template tag is left over"),
     "byte-code": (write("app/pages.pyc", "x"), "app/pages.pyc: not in the manifest"),
+    "cache": (
+        write(".ruff_cache/0", "x"),
+        ".ruff_cache/: not in the manifest",
+    ),
     "stray file": (write("notes.txt", "x"), "notes.txt: not in the manifest"),
     "missing file": (lambda project: (project / "storage/memory.py").unlink(), "storage/memory.py: missing"),
     "import of a missing module": (append("web.py", "import app.shop\n"), "no module app.shop"),
