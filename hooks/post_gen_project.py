@@ -20,8 +20,8 @@ MANIFEST = "manifest.txt"
 REGENERATING = ".regenerating"
 
 RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
-SECRET_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
-SECRET = (
+CREDENTIAL_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
+CREDENTIAL = (
     r"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
     r"|(?i:secret|secret_key|password|token|api_key)[\"']?\s*[=:]\s*[\"']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"
 )
@@ -104,7 +104,7 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
         if "cookiecutter" in text and (found := re.search(RESIDUE, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: a template tag is left over")
         lowered = text.lower()
-        if any(word in lowered for word in SECRET_WORDS) and (found := re.search(SECRET, text)):
+        if any(word in lowered for word in CREDENTIAL_WORDS) and (found := re.search(CREDENTIAL, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
         if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
             findings.append(f"{path}: the executable bit and the #! line do not agree")
