@@ -8,7 +8,8 @@ with exit_on_problems():
     settings = load()
     require_safe(settings)
 
-bind = f"{settings.web.host}:{settings.web.port}"
+host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
+bind = f"{host}:{settings.web.port}"
 workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
@@ -22,3 +23,5 @@ shared_memory = Path("/dev/shm")  # noqa: S108
 worker_tmp_dir = str(shared_memory) if shared_memory.is_dir() else None
 logconfig_dict = settings.logging
 control_socket_disable = True
+# Whether a proxy is believed is decided in one place, the app, by web.trusted_proxies.
+forwarded_allow_ips = ""

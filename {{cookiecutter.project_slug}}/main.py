@@ -52,19 +52,36 @@ def cli(context: click.Context) -> None:
 @cli.command()
 def run() -> None:
     """Web, queue and scheduler together, until Ctrl-C or until one of them stops."""
-    from honcho.manager import Manager
+    import honcho.manager
 
     settings = load()
     require_safe(settings)
     require_free_port(settings.web)
-    manager = Manager()
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    manager = honcho.manager.Manager()
+    # What was relative to the caller's folder is not relative to the project's.
+    environ = {**os.environ, "APP_DIR": str(settings.app_dir.path), "PYTHONUNBUFFERED": "1"}
+    honcho.manager.KILL_WAIT = max(settings.queue.shutdown_timeout, settings.web.graceful_timeout) + 5
     for name, arguments in PROCESSES.items():
         # honcho hands this to a shell: nothing in it comes from outside.
         manager.add_process(name, f"exec {shlex.quote(sys.executable)} {arguments}", env=environ, cwd=str(ROOT))
     manager.loop()
     # Ctrl-C is how this command is meant to end.
     sys.exit(0 if manager.returncode == 130 else manager.returncode)
+
+
+@config.command()
+def check() -> None:
+    """Exit with 0 if the service can start with its settings, with 1 and a line for each problem if not."""
+    import svcs
+
+    from app import create_app
+
+    try:
+        settings = load()
+        svcs.flask.close_registry(create_app(settings))
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
 
 
 for command in (appdir, config, db):

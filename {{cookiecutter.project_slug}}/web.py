@@ -16,6 +16,7 @@ with exit_on_problems():
 def main() -> None:
     """Become gunicorn, unless the port is taken: then say so and exit with 1."""
     require_free_port(settings.web)
+    os.environ["APP_DIR"] = str(settings.app_dir.path)
     os.chdir(Path(__file__).resolve().parent)
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "web:app"])  # noqa: S606  (fixed arguments)
 

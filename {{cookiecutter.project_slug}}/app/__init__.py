@@ -1,12 +1,15 @@
 """The service: settings, services and features, wired together."""
 
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 
+import svcs
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import errors, extensions, logs, pages, request_hooks, services
-from config import Settings, load, require_safe
+from config import ConfigError, Settings, load, require_safe
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -28,16 +31,32 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
 
     services.register(app, settings)
-    # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
-    request_hooks.register(app, settings)
-    extensions.register(app)
-    errors.register(app)
-    pages.register(app, settings)
-    for feature in settings.app.features:
-        import_module(f"app.{feature}").register(app)
-    if "index" not in app.view_functions:
-        app.add_url_rule("/", "index", pages.front_page)
+    try:
+        # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
+        request_hooks.register(app, settings)
+        extensions.register(app, settings)
+        errors.register(app)
+        pages.register(app, settings)
+        for feature in settings.app.features:
+            load_feature(feature, settings).register(app)
+        if "index" not in app.view_functions:
+            app.add_url_rule("/", "index", pages.front_page)
+    except ConfigError:
+        svcs.flask.close_registry(app)
+        raise
     return app
+
+
+def load_feature(name: str, settings: Settings) -> ModuleType:
+    """The package of a feature.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not (Path(__file__).parent / name / "__init__.py").is_file():
+        source = settings.origins["app.features"]
+        raise ConfigError(f"{source}: app.features: found {name!r}, expected a folder of app/")
+    return import_module(f"app.{name}")
 
 
 def flask_config(settings: Settings) -> dict[str, object]:

@@ -6,10 +6,11 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
+from limits import parse_many
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response
 
-from config import Settings
+from config import ConfigError, Settings
 from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
 
 csrf = CSRFProtect()
@@ -17,8 +18,19 @@ limiter = Limiter(get_remote_address)
 login_manager = LoginManager()
 
 
-def register(app: Flask) -> None:
-    """Attach the extensions to `app`."""
+def register(app: Flask, settings: Settings) -> None:
+    """Attach the extensions to `app`.
+
+    Raises:
+        ConfigError: a rate limit cannot be read; the limiter itself would then limit nothing.
+    """
+    for name, limit in settings.security.rate_limits.items():
+        try:
+            parse_many(limit)
+        except ValueError:
+            key = f"security.rate_limits.{name}"
+            expected = "expected one like 10 per minute"
+            raise ConfigError(f"{settings.origins[key]}: {key}: found {limit!r}, {expected}") from None
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     csrf.init_app(app)

@@ -5,7 +5,7 @@ import time
 import uuid
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, request, session
 
 from config import Settings
 
@@ -50,5 +50,10 @@ def register(app: Flask, settings: Settings) -> None:
     def commit(response: Response) -> Response:
         """A request that succeeds keeps what it wrote; one that is refused or fails leaves nothing."""
         if (open_session := g.get("session")) and response.status_code < 400:
-            open_session.commit()
+            try:
+                open_session.commit()
+            except Exception:
+                # What was done is undone, and nobody must be told that it was done.
+                session.pop("_flashes", None)
+                raise
         return response

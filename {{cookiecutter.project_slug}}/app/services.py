@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import dramatiq
 import svcs
 from flask import Flask, g, has_app_context, has_request_context, request
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
-from app.jobs import AppContext
+from app.job_context import AppContext
 from config import ConfigError, Settings, mask
 from database import connect, sessions
 from database.broker import DatabaseBroker
@@ -64,7 +64,7 @@ def _engine(settings: Settings) -> Engine:
     database = settings.database
     try:
         return connect(
-            database.url or f"sqlite:///{settings.app_dir.database}",
+            database.url or URL.create("sqlite", database=str(settings.app_dir.database)),
             timeout=database.timeout,
             pool_size=database.pool_size,
             pool_overflow=database.pool_overflow,
@@ -76,7 +76,7 @@ def _engine(settings: Settings) -> Engine:
 
 def _storage(settings: Settings) -> Storage:
     try:
-        return Storage(settings.storage.url or settings.app_dir.data.as_uri())
+        return Storage(settings.storage.url or settings.app_dir.uploads.as_uri())
     except ValueError as error:
         raise _wrong_url(settings, "storage.url", settings.storage.url, error) from None
 
@@ -113,4 +113,4 @@ def _ping_database(engine: Engine) -> None:
 
 
 def _ping_queue(broker: DatabaseBroker) -> None:
-    broker.count("default")
+    broker.check()

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from config import SECTIONS, AppDir, load, mask, require_safe
+from config import SECTIONS, AppDir, load, mask
 
 
 @click.group()
@@ -30,19 +30,6 @@ def show(as_json: bool) -> None:
     click.echo(f"environment: {settings.environment}\napp folder:  {settings.app_dir.path}\n")
     for key, row in rows.items():
         click.echo(f"{key} = {json.dumps(row['value'], ensure_ascii=False)}  {click.style(row['source'], dim=True)}")
-
-
-@config.command()
-def check() -> None:
-    """Exit with 0 if the service can start with its settings, with 1 and a line for each problem if not."""
-    from config import ConfigError
-
-    try:
-        settings = load()
-        require_safe(settings)
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
 
 
 @click.group()

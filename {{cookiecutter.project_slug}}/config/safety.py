@@ -7,8 +7,8 @@ import stat
 import string
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
+from config.appdir import AppDir
 from config.settings import Settings
 from config.sources import ConfigError
 
@@ -28,7 +28,7 @@ def require_safe(settings: Settings) -> None:
         if settings.app.debug or os.environ.get("FLASK_DEBUG", "0") not in ("", "0", "false", "no"):
             source = settings.origins["app.debug"] if settings.app.debug else "environment variable FLASK_DEBUG"
             problems.append(f"{source}: app.debug: found true, expected false in production; remove it")
-        problems += _folder_problems(settings.app_dir.path)
+        problems += _folder_problems(settings.app_dir)
     if problems:
         raise ConfigError(*problems)
 
@@ -50,11 +50,11 @@ def _bits(secret: str) -> float:
     return len(secret) * math.log2(alphabet)
 
 
-def _folder_problems(folder: Path) -> Iterator[str]:
-    try:
-        mode = folder.stat().st_mode
-    except OSError as error:
-        yield f"{folder}: the app folder: {error.strerror}; run `python main.py appdir make`"
+def _folder_problems(folder: AppDir) -> Iterator[str]:
+    """Whoever can write the folder, its secrets or its settings, can run code: log handlers are named there."""
+    if not folder.path.is_dir():
+        yield f"{folder.path}: the app folder is missing; run `python main.py appdir make`"
         return
-    if mode & stat.S_IWOTH:
-        yield f"{folder}: the app folder: others may write it; run `chmod o-w {folder}`"
+    for path in (folder.path, folder.env_file, folder.config, *sorted(folder.config.glob("**/*")), folder.data):
+        if path.exists() and path.stat().st_mode & stat.S_IWOTH:
+            yield f"{path}: others may write it; run `chmod o-w {path}`"

@@ -144,6 +144,11 @@ class DatabaseBroker(dramatiq.Broker):
                 raise QueueJoinTimeout(queue_name)
             time.sleep(0.01)
 
+    def check(self) -> None:
+        """Raise if the table cannot be read."""
+        with sessions(self.engine, read_only=True)() as session:
+            session.execute(select(QueueMessage.id).limit(1))
+
     def count(self, queue_name: str, state: int = WAITING) -> int:
         """How many messages wait or run, or (with `DEAD`) were set aside."""
         query = select(func.count()).where(QueueMessage.queue == queue_name, QueueMessage.state == state)

@@ -33,10 +33,10 @@ def upgrade(revision: str) -> None:
     from database.migrations import alembic_config
 
     command.upgrade(alembic_config(), revision)
-    click.echo(f"ok: the database is at {revision}")
+    command.current(alembic_config())
 
 
-@db.command()
+@db.command(context_settings={"ignore_unknown_options": True})
 @click.argument("revision")
 def downgrade(revision: str) -> None:
     """Undo migrations, down to REVISION; `-1` undoes one, `base` all."""
@@ -45,7 +45,7 @@ def downgrade(revision: str) -> None:
     from database.migrations import alembic_config
 
     command.downgrade(alembic_config(), revision)
-    click.echo(f"ok: the database is at {revision}")
+    command.current(alembic_config())
 
 
 @db.command()

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 
 def connect(
-    url: str, *, timeout: float = 10, pool_size: int = 5, pool_overflow: int = 10, echo: bool = False
+    url: str | URL, *, timeout: float = 10, pool_size: int = 5, pool_overflow: int = 10, echo: bool = False
 ) -> Engine:
     """An engine that has opened no connection yet.
 
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/name`.
-        timeout: seconds to wait for a lock (SQLite) or for a free connection.
+        timeout: seconds to wait for a lock (SQLite), for a server (PostgreSQL), or for a free connection.
         pool_size: connections kept open.
         pool_overflow: connections that may be opened beyond `pool_size`.
         echo: log every statement.
@@ -36,10 +36,12 @@ def connect(
     if backend == "sqlite":
         return _connect_sqlite(address, timeout, options)
     if backend == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+        wait = {"connect_timeout": max(2, round(timeout))}
         try:
-            return create_engine(address.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options)
+            return create_engine(address, pool_pre_ping=True, connect_args=wait, **options)
         except ModuleNotFoundError:
-            raise ValueError("psycopg is not installed; run `make lock EXTRAS=postgres` and `make setup`") from None
+            raise ValueError("psycopg is not installed; run `make lock EXTRAS=postgres && make setup`") from None
     raise ValueError(f"{backend} is not supported, expected sqlite or postgresql")
 
 

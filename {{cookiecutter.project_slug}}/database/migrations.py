@@ -24,6 +24,13 @@ def heads() -> frozenset[str]:
     return frozenset(ScriptDirectory.from_config(alembic_config()).get_heads())
 
 
+@functools.cache
+def revisions() -> tuple[str, ...]:
+    """All revisions in `versions/`, the first one first."""
+    newest_first = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return tuple(reversed([script.revision for script in newest_first]))
+
+
 def applied(engine: Engine) -> frozenset[str]:
     """The revisions that the database is at; none if it was never migrated."""
     with engine.connect().execution_options(read_only=True) as connection:
@@ -31,8 +38,9 @@ def applied(engine: Engine) -> frozenset[str]:
 
 
 def pending(engine: Engine) -> bool:
-    """Whether the database is not at the revision that this code was written for."""
-    return applied(engine) != heads()
+    """Whether the database waits for a revision of this code. One that newer code has migrated does not."""
+    found = applied(engine)
+    return found != heads() and found <= set(revisions())
 
 
 def upgrade(engine: Engine, revision: str = "head") -> None:

@@ -3,7 +3,7 @@
 import time
 
 from limits.storage import Storage
-from sqlalchemy import Engine, String, case, delete, func, select
+from sqlalchemy import Engine, String, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -73,7 +73,7 @@ class DatabaseStorage(Storage):
     def check(self) -> bool:
         """Whether the table can be read."""
         with self.reading() as session:
-            session.scalar(select(func.count()).select_from(RateLimit))
+            session.execute(select(RateLimit.key).limit(1))
         return True
 
     def reset(self) -> int:

@@ -1,5 +1,6 @@
 """The user table."""
 
+import secrets
 from datetime import datetime
 
 import svcs
@@ -11,11 +12,19 @@ from app.extensions import login_manager
 from database import Base, PrimaryKey, utc_now
 
 
+def new_session_key() -> str:
+    """A random name for a user's sessions, 32 bytes."""
+    return secrets.token_urlsafe(32)
+
+
 class User(UserMixin, Base):
     """Somebody with an account.
 
     `username` is lower case and unique. `email` is neither verified nor unique: a unique one would let anybody block
     somebody else's address, and would tell who has an account.
+
+    `session_key` is what session cookies hold. Unlike a row's number it never comes back, so that the cookie of an
+    account that is gone is nobody's, and a new one ends all sessions.
     """
 
     __tablename__ = "user_account"
@@ -24,7 +33,12 @@ class User(UserMixin, Base):
     username: Mapped[str] = mapped_column(String(30), unique=True)
     email: Mapped[str] = mapped_column(String(254))
     password_hash: Mapped[str] = mapped_column(String(200))
+    session_key: Mapped[str] = mapped_column(String(43), unique=True, default=new_session_key)
     created: Mapped[datetime] = mapped_column(default=utc_now)
+
+    def get_id(self) -> str:
+        """What Flask-Login keeps in the session."""
+        return self.session_key
 
 
 def find_user(username: str) -> User | None:
@@ -33,6 +47,6 @@ def find_user(username: str) -> User | None:
 
 
 @login_manager.user_loader
-def load_user(user_id: str) -> User | None:
-    """The user that a session belongs to; None if the account is gone."""
-    return svcs.flask.get(Session).get(User, int(user_id)) if user_id.isdecimal() else None
+def load_user(session_key: str) -> User | None:
+    """The user that a session belongs to; None if the account is gone or has ended its sessions."""
+    return svcs.flask.get(Session).scalar(select(User).where(User.session_key == session_key))

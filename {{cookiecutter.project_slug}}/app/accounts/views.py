@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from app.accounts.forms import LoginForm, LogoutForm, RegisterForm
-from app.accounts.models import User, find_user
+from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import check_password, hash_password
 from app.extensions import limiter, login_manager, rate_limit
 from config import Settings
@@ -54,6 +54,8 @@ def login() -> Page:
     if not form.validate_on_submit():
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
     user = find_user(form.username.data or "")
+    # Verifying takes long on purpose; nobody else's writes shall wait for it.
+    svcs.flask.get(Session).commit()
     if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
@@ -65,10 +67,11 @@ def login() -> Page:
 @blueprint.route("/logout", methods=["GET", "POST"])
 @login_required
 def logout() -> Page:
-    """Ask, then log out."""
+    """Ask, then end all sessions of the user: a copy of the cookie is worth nothing afterwards."""
     form = LogoutForm()
     if not form.validate_on_submit():
         return render_template("accounts/logout.html", form=form)
+    current_user.session_key = new_session_key()
     logout_user()
     session.clear()
     flash("You are logged out.")

@@ -35,7 +35,7 @@ def livez() -> Response:
 def readyz() -> tuple[Response, int]:
     """Whether everything that a request may need is there: 200, or 503 with what is not."""
     checks: dict[str, Callable[[], None]] = {"migrations": _check_migrations}
-    checks |= {NAMES[ping.name.rpartition(".")[2]]: ping.ping for ping in svcs.flask.get_pings()}
+    checks |= {_name(ping): ping.ping for ping in svcs.flask.get_pings()}
     results = {name: _result(name, check) for name, check in checks.items()}
     ready = set(results.values()) == {"ok"}
     return jsonify(status="ok" if ready else "failed", checks=results), 200 if ready else 503
@@ -46,6 +46,11 @@ def version() -> Response:
     """Which service this is and which version of it."""
     settings = svcs.flask.get(Settings)
     return jsonify(service=settings.app.slug, version=_project_version(settings.root))
+
+
+def _name(ping: svcs.ServicePing) -> str:
+    kind = ping.name.rpartition(".")[2]
+    return NAMES.get(kind, kind.lower())
 
 
 def _check_migrations() -> None:

@@ -22,9 +22,11 @@ def upgrade() -> None:
         sa.Column("username", sa.String(30), nullable=False),
         sa.Column("email", sa.String(254), nullable=False),
         sa.Column("password_hash", sa.String(200), nullable=False),
+        sa.Column("session_key", sa.String(43), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_user_account"),
         sa.UniqueConstraint("username", name="uq_user_account_username"),
+        sa.UniqueConstraint("session_key", name="uq_user_account_session_key"),
     )
 
 

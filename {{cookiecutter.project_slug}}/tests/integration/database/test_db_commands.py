@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
 
-from config import ROOT, AppDir
+from config import AppDir
 from database import connect
 from database.commands import db
-from database.migrations import applied
+from database.migrations import applied, revisions
 
-REVISIONS = sorted(path.stem for path in (ROOT / "database/versions").glob("*.py"))
+REVISIONS = revisions()
 
 
 @pytest.fixture
@@ -49,15 +49,15 @@ def test_upgrade_goes_to_the_newest_revision_or_to_the_given_one(
     database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("upgrade", REVISIONS[0]).stdout == f"ok: the database is at {REVISIONS[0]}\n"
+    assert run("upgrade", REVISIONS[0]).stdout == f"{REVISIONS[0]}\n"
     assert applied(database) == {REVISIONS[0]}
-    assert run("upgrade").stdout == "ok: the database is at head\n"
+    assert run("upgrade").stdout == f"{REVISIONS[-1]} (head)\n"
     assert applied(database) == {REVISIONS[-1]}
 
 
 def test_downgrade_undoes_one_or_all(database: Engine) -> None:
     run("upgrade")
-    assert run("downgrade", "--", "-1").exit_code == 0
+    assert run("downgrade", "-1").exit_code == 0
     assert applied(database) == set(REVISIONS[-2:-1])
     assert run("downgrade", "base").exit_code == 0
     assert applied(database) == frozenset()

@@ -13,9 +13,9 @@ from sqlalchemy import Engine, inspect, text
 from config import ROOT, AppDir
 from database import connect, migrations
 from database.commands import db
-from database.migrations import alembic_config, applied, downgrade, upgrade
+from database.migrations import alembic_config, applied, downgrade, revisions, upgrade
 
-SHIPPED = max(path.stem for path in (ROOT / "database/versions").glob("*.py"))
+SHIPPED = revisions()[-1]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`config show`, `config check` and `appdir make`, on the settings of an installation of its own."""
+"""`config show`, `config check` and `appdir make` of `main.py`, on the settings of an installation of its own."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from config import AppDir
-from config.commands import appdir, config
+from main import cli
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(config, arguments)
+    return CliRunner().invoke(cli, ["config", *arguments])
 
 
 def secret_of(folder: AppDir) -> str:
@@ -69,7 +69,15 @@ def test_check_exits_with_0_if_the_service_can_start(folder: AppDir) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "reason"),
-    [("PORT", "web.port: expected int, found 'x'"), ("SECRET_KEY", "app.secret_key: found a weak")],
+    [
+        ("PORT", "web.port: expected int, found 'x'"),
+        ("SECRET_KEY", "app.secret_key: found a weak"),
+        ("QUEUE_URL", "queue.url: found 'x': not a supported queue"),
+        ("DATABASE_URL", "database.url: found 'x': expected a URL"),
+        ("APP_APP__FEATURES", "app.features: expected array, found 'x'"),
+        ("APP_SECURITY__RATE_LIMITS__LOGIN", "security.rate_limits.login: found 'x', expected one like 10 per minute"),
+        ("APP_LOGGING__ROOT__LEVEL", "logging: Unknown level: 'x'"),
+    ],
 )
 def test_check_exits_with_1_and_the_reason_if_not(
     folder: AppDir, monkeypatch: pytest.MonkeyPatch, variable: str, reason: str
@@ -82,14 +90,14 @@ def test_check_exits_with_1_and_the_reason_if_not(
 
 def test_appdir_make_makes_the_configured_folder_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
-    result = CliRunner().invoke(appdir, ["make"])
+    result = CliRunner().invoke(cli, ["appdir", "make"])
     assert result.exit_code == 0
     assert f"made {tmp_path}/app/data\n" in result.output
     assert run("check").exit_code == 0
-    assert CliRunner().invoke(appdir, ["make"]).output == f"ok: {tmp_path}/app\n"
+    assert CliRunner().invoke(cli, ["appdir", "make"]).output == f"ok: {tmp_path}/app\n"
 
 
 def test_appdir_make_can_be_told_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(appdir, ["make", "--path", "other"]).exit_code == 0
+    assert CliRunner().invoke(cli, ["appdir", "make", "--path", "other"]).exit_code == 0
     assert AppDir(tmp_path / "other").env_file.is_file()

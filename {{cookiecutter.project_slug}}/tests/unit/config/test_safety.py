@@ -80,18 +80,24 @@ def test_production_refuses_debug(folder: AppDir, monkeypatch: pytest.MonkeyPatc
 
 def test_production_refuses_an_app_folder_that_others_may_write(folder: AppDir) -> None:
     folder.path.chmod(0o757)
-    assert problems(settings_of(folder)) == (
-        f"{folder.path}: the app folder: others may write it; run `chmod o-w {folder.path}`",
-    )
+    assert problems(settings_of(folder)) == (f"{folder.path}: others may write it; run `chmod o-w {folder.path}`",)
     folder.path.chmod(0o755)
     require_safe(settings_of(folder))
 
 
+def test_production_refuses_secrets_and_settings_that_others_may_write(folder: AppDir) -> None:
+    overlay = folder.config / "logging.json"
+    overlay.write_text("{}")
+    for path in (folder.env_file, folder.config, overlay, folder.data):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o002)
+        assert problems(settings_of(folder)) == (f"{path}: others may write it; run `chmod o-w {path}`",)
+        path.chmod(mode)
+
+
 def test_production_refuses_a_missing_app_folder(tmp_path: Path) -> None:
     settings = settings_of(AppDir(tmp_path / "none"), SECRET_KEY=secrets.token_urlsafe(32))
-    assert problems(settings) == (
-        f"{tmp_path}/none: the app folder: No such file or directory; run `python main.py appdir make`",
-    )
+    assert problems(settings) == (f"{tmp_path}/none: the app folder is missing; run `python main.py appdir make`",)
 
 
 def test_all_that_is_unsafe_is_reported_at_once(folder: AppDir) -> None:

@@ -41,9 +41,7 @@ def test_sqlite_works_in_memory() -> None:
 
 def test_postgresql_without_its_driver_names_the_commands_that_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(
-        ValueError, match=r"^psycopg is not installed; run `make lock EXTRAS=postgres` and `make setup`$"
-    ):
+    with pytest.raises(ValueError, match=r"^psycopg is not installed; run `make lock EXTRAS=postgres && make setup`$"):
         connect("postgresql://user:password@host/name")
 
 

@@ -1,4 +1,4 @@
-"""What surrounds every job."""
+"""What surrounds every job: an app context, a transaction, and the id of the request that sent it."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dramatiq
+import structlog
 from dramatiq.brokers.stub import StubBroker
-from flask import Flask
+from flask import Flask, g, has_request_context
 
 # Modules with jobs can be imported before there is an app: their actors wait here until `services` moves them.
 if dramatiq.broker.global_broker is None:
@@ -24,6 +25,18 @@ class AppContext(dramatiq.Middleware):
     def __init__(self, app: Flask, transaction: Callable[[Flask], AbstractContextManager[Any]]) -> None:
         self.app = app
         self.transaction = transaction
+
+    def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
+        """Send the request's id along."""
+        if has_request_context():
+            message.options["request_id"] = g.request_id
+
+    def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """Put that id, and the job's own, into every log line of the job."""
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(
+            request_id=message.options.get("request_id"), job=message.actor_name, message_id=message.message_id
+        )
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
         """Wrap the actor's own function, whatever an earlier app has wrapped around it."""
