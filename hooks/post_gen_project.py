@@ -6,6 +6,8 @@ need no network and nothing but Cookiecutter's own packages. A finding names fil
 Somebody waits for this script: it imports and compiles only what it needs, when it needs it, in two processes.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -37,6 +39,8 @@ def read_manifest() -> tuple[set[str], set[str]]:
     dropped: set[str] = set()
     with open(MANIFEST, encoding="utf-8") as manifest:
         for line in manifest:
+            if not line.strip():
+                continue
             path, *conditions = line.split()
             chosen = all(ANSWERS[name] == value for name, value in (condition.split("=") for condition in conditions))
             (kept if chosen else dropped).add(path)
@@ -55,15 +59,22 @@ def drop(paths: Iterable[str]) -> None:
 
 
 def put_back(dropped: set[str]) -> None:
-    """Return to their folders the files that the project's owner had added."""
+    """Return to their places the files of the project's owner: those that the template does not bring.
+
+    A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
+    """
+    import filecmp
     import shutil
 
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
-            path = os.path.relpath(old, REGENERATING)
-            if not os.path.lexists(path) and path.replace(os.sep, "/") not in dropped:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+            path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
+            if path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False)):
+                dropped.remove(path)
+                os.replace(old, path)
+            elif not os.path.lexists(path):
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
                 os.rename(old, path)
     shutil.rmtree(REGENERATING)
 
@@ -149,8 +160,7 @@ def check_imports(sources: dict[str, str], modules: dict[str, CodeType | None]) 
             code = modules.get(module or "")
             if code is None:
                 continue
-            for part in re.sub("#.*", "", names).strip("() \n").rstrip(",").split(","):
-                name = part.split()[0]
+            for name in re.findall(r"(?:^|,)\s*(\w+)", re.sub("#.*", "", names).strip("() \n\\")):
                 if name not in code.co_names and f"{module}.{name}" not in modules:
                     yield f"{where}: no {name} in {module}"
 
@@ -240,13 +250,13 @@ def side_by_side(first: Callable[[], list[str]], second: Callable[[], list[str]]
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        status = 1
         try:
             with os.fdopen(writer, "w", encoding="utf-8") as pipe:
                 pipe.write("\n".join(first()))
-            status = 0
-        finally:
-            os._exit(status)
+        except BaseException:  # noqa: BLE001  (told, and the process ends)
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
     os.close(writer)
     findings = second()
     with os.fdopen(reader, encoding="utf-8") as pipe:
@@ -267,21 +277,19 @@ def main() -> int:
     """Drop, check, and tell."""
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
-    drop(dropped)
-    if os.path.exists(REGENERATING):
+    regenerating = os.path.exists(REGENERATING)
+    if regenerating:
         put_back(dropped)
-        # What is there beside the template's files is its owner's business.
-        present = {path for path in kept if os.path.isfile(path)}
-    else:
-        present = find_files()
+    drop(dropped)
+    # In a project that is written anew, what is there beside the template's files is its owner's business.
+    present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
     findings = check_project(present, kept)
     if findings:
         print("\n".join(findings), file=sys.stderr)
         return 1
-    slug = ANSWERS["project_slug"]
     print(
-        f"\n{slug}: {len(kept)} files, all checked. What to do next:\n\n"
-        f"  cd {slug}\n"
+        f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
+        f"  cd {os.getcwd()}\n"
         "  git init && git add -A && git commit -m 'Start'\n"
         "  make dev     set up and run it: http://127.0.0.1:8000\n"
         "  make test    run its tests\n"

@@ -3,6 +3,8 @@
 Cookiecutter fills in the answers below as JSON, so they are data here and never code.
 """
 
+from __future__ import annotations
+
 import json
 import keyword
 import os
@@ -68,20 +70,25 @@ def find_problems(answers: dict[str, str]) -> list[str]:
 
 
 def set_aside() -> list[str]:
-    """Keep what Cookiecutter would delete in a project that it writes anew: it replaces whole folders.
+    """Keep what Cookiecutter would replace in a project that it writes anew: whole folders, and files beside them.
 
-    The other hook puts back what the template does not bring. Returns why that cannot be done, if it cannot.
+    The other hook puts back what is its owner's. Returns why that cannot be done, if it cannot.
     """
     if os.path.exists(REGENERATING):
         return [f"{REGENERATING}: left by a run that did not finish; move its files back and remove it"]
+    files = [name for name in os.listdir() if os.path.isfile(name)]
+    folders = [name for name in ANSWERS["_copy_without_render"] if os.path.isdir(name)]
     os.mkdir(REGENERATING)
-    for folder in filter(os.path.isdir, ANSWERS["_copy_without_render"]):
-        os.renames(folder, os.path.join(REGENERATING, folder))
+    for path in files + folders:
+        os.renames(path, os.path.join(REGENERATING, path))
     return []
 
 
 def main() -> int:
     """Check the answers, and then the folder if there is something in it."""
+    if sys.version_info < (3, 11):  # noqa: UP036  (Cookiecutter chooses the Python)
+        print("Cookiecutter runs on Python older than 3.11; install it with a newer one", file=sys.stderr)
+        return 1
     problems = find_problems(ANSWERS)
     if not problems and os.listdir():
         problems = set_aside()

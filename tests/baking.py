@@ -30,12 +30,10 @@ def run_in(
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without what the tests' own environment and pytest put into it."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("VIRTUAL_ENV", "PYTEST_", "COV_", "MAKE", "MFLAGS", "APP_"))
-    }
+    """The environment without what pytest, make, or the developer's own services have put into it."""
+    others = ("VIRTUAL_ENV", "PYTEST_", "COV_", "MAKE", "MFLAGS", "APP_", "FLASK_", "GUNICORN_")
+    services = ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(others) and name not in services}
 
 
 def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:

@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from baking import clean_environment
 from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parent.parent
@@ -40,7 +41,7 @@ def generate(folder: Path) -> Path:
 def make_dev(project: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     """`make dev`, running, in a process group of its own."""
     command = ["make", "dev", f"UV={UV}"]
-    return subprocess.Popen(command, cwd=project, env={**os.environ, **environ}, start_new_session=True)
+    return subprocess.Popen(command, cwd=project, env={**clean_environment(), **environ}, start_new_session=True)
 
 
 def free_port() -> int:

@@ -31,6 +31,8 @@ HOSTILE = [
     "yes",
     "0123",
     "& &amp; !tag @at",
+    "~~~",
+    "1. first",
 ]
 
 CHOSEN = {
@@ -156,6 +158,31 @@ def project_files() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "."]
     names = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split("\0")
     return [name for name in names if name and (PROJECT / name).exists()]
+
+
+def test_generating_over_a_project_keeps_own_files_where_an_option_would_have_some(bake: Bake) -> None:
+    project = bake(example="none", ci="none")
+    own = [project / path for path in (".github/workflows/ci.yml", ".gitlab-ci.yml", "app/blog/views.py", "notes.txt")]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+
+    options = ["--no-input", "--overwrite-if-exists", "example=none", "ci=none"]
+    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+
+    assert result.returncode == 0, result.stdout
+    assert [path.read_text() for path in own] == ["mine"] * 4
+    assert not (project / "app/blog/models.py").exists()
+
+
+def test_generating_over_a_project_drops_what_is_no_longer_chosen(bake: Bake) -> None:
+    project = bake()
+
+    options = ["--no-input", "--overwrite-if-exists", "example=none", "ci=none"]
+    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+
+    assert result.returncode == 0, result.stdout
+    assert files_of(project) == files_of(bake(example="none", ci="none"))
 
 
 def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:

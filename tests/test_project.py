@@ -45,7 +45,11 @@ def test_the_readme_commands_work_as_printed(project: Path) -> None:
 
 
 def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(blog: Path) -> None:
+    shared = ["UV=", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+    assert run_in(blog, "make", "setup", *shared).returncode == 0
     paragraph = next(part for part in (blog / "README.md").read_text().split("\n\n") if "is an example" in part)
+    command = next(text for text in re.findall("`([^`]+)`", paragraph) if text.startswith("python main.py"))
+    assert run_in(blog, PROJECT_VENV / "bin/python", *command.split()[1:]).returncode == 0
     for path in re.findall(r"`([\w/.]*/[\w/.]*)`", paragraph):
         if path == "config/app.yaml":
             settings = blog / path
@@ -55,7 +59,7 @@ def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(bl
         else:
             (blog / path).unlink()
 
-    shared = ["UV=", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+    assert run_in(blog, "make", "setup", *shared).returncode == 0
     result = run_in(blog, "make", "ci", *shared)
 
     assert result.returncode == 0, result.stdout[-5000:]

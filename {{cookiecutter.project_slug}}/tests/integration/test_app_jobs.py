@@ -6,10 +6,12 @@ from typing import Any
 
 import dramatiq
 import pytest
+import structlog
 from flask import Flask, current_app
 from sqlalchemy import func, select
 
 from app.accounts import User
+from app.extensions import csrf
 from app.services import current_session, transaction
 from database.broker import DEAD, DatabaseBroker
 
@@ -126,3 +128,25 @@ def test_a_jobs_own_decorators_stay(declare: Declare, make_app: Callable[..., Fl
     make_app()
     actor()
     assert len(seen) == 4
+
+
+def test_a_job_logs_under_the_id_of_the_request_that_sent_it(app: Flask, declare: Declare) -> None:
+    seen = []
+
+    def look() -> None:
+        seen.append(structlog.contextvars.get_contextvars())
+
+    actor = declare(look)
+
+    @app.post("/send")
+    @csrf.exempt
+    def send() -> str:
+        actor.send()
+        return "sent"
+
+    sent = app.test_client().post("/send")
+    actor.send()
+
+    assert work() == 0
+    assert [context["request_id"] for context in seen] == [sent.headers["X-Request-ID"], None]
+    assert {context["job"] for context in seen} == {"look"}

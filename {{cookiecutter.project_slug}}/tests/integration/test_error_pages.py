@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import svcs
-from flask import Flask, abort, make_response
+from flask import Flask, abort, flash, make_response
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -65,6 +65,7 @@ def app(app: Flask) -> Flask:
             raise OperationalError("COMMIT", None, Exception("the disk is full"))
 
         svcs.flask.get(Session).commit = commit  # type: ignore[method-assign]
+        flash("It is done.")
         return "never"
 
     return app
@@ -126,6 +127,11 @@ def test_a_mistake_in_the_code_shows_no_details(client: Any, path: str) -> None:
         assert response.status_code == 500
         for detail in ("1815", "RuntimeError", "Traceback", "SELECT", "user_account"):
             assert detail not in response.text
+
+
+def test_nobody_is_told_of_a_success_that_was_undone(client: Any) -> None:
+    client.get("/commit-fails")
+    assert "It is done." not in client.get("/login").text
 
 
 def test_a_value_that_the_database_cannot_hold_is_the_clients_fault(client: Any) -> None:

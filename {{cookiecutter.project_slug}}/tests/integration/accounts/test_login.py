@@ -100,10 +100,34 @@ def test_logging_out_ends_the_session(logged_in: Any) -> None:
     assert not is_logged_in(logged_in)
 
 
+def test_a_copied_cookie_is_worth_nothing_after_logout(app: Flask, logged_in: Any, settings: Settings) -> None:
+    thief: Any = app.test_client()
+    thief.set_cookie(settings.app.slug, logged_in.get_cookie(settings.app.slug).value)
+    assert is_logged_in(thief)
+    logged_in.submit("/logout")
+    assert not is_logged_in(thief)
+
+
 def test_the_session_of_a_deleted_account_is_nobodys(app: Flask, logged_in: Any, user: User) -> None:
     with transaction(app) as session:
         session.delete(user)
     assert not is_logged_in(logged_in)
+    # The next account may get the row's number.
+    with transaction(app) as session:
+        session.add(User(username="grace", email="-", password_hash="-"))
+    assert not is_logged_in(logged_in)
+
+
+def test_other_writers_need_not_wait_for_a_password_to_be_verified(
+    app: Flask, client: Any, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def verify(*arguments: Any) -> bool:
+        with transaction(app) as session:
+            session.add(User(username="meanwhile", email="-", password_hash="-"))
+        return True
+
+    monkeypatch.setattr("app.accounts.views.check_password", verify)
+    assert client.log_in("ada").status_code == 302
 
 
 def test_a_session_that_was_tampered_with_is_nobodys(logged_in: Any, settings: Settings) -> None:

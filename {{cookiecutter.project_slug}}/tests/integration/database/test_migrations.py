@@ -95,3 +95,9 @@ def test_plain_alembic_works_from_the_root(tmp_path: Path) -> None:
     engine = connect(f"sqlite:///{tmp_path}/data/app.sqlite3")
     assert not pending(engine)
     engine.dispose()
+
+
+def test_a_database_that_newer_code_has_migrated_waits_for_nothing(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'tomorrow'")
+    assert not pending(engine)
