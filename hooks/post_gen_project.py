@@ -42,7 +42,8 @@ def read_manifest() -> tuple[set[str], set[str]]:
             if not line.strip():
                 continue
             path, *conditions = line.split()
-            chosen = all(ANSWERS[name] == value for name, value in (condition.split("=") for condition in conditions))
+            wanted = dict(condition.split("=") for condition in conditions)
+            chosen = all(ANSWERS.get(name) == value for name, value in wanted.items())
             (kept if chosen else dropped).add(path)
     return kept, dropped
 

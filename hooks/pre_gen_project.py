@@ -20,7 +20,8 @@ CHOICES = {
     "ci": ["github", "gitlab", "none"],
 }
 LONGEST = {"project_name": 80, "description": 200, "author": 120}
-OWN_NAMES = {"app", "config", "database", "deploy", "main", "queues", "scheduler", "storage", "tests", "web"}
+OWN_NAMES = {"app", "config", "database", "deploy", "storage", "tests"}
+OWN_NAMES |= {"main", "processes", "queues", "scheduler", "web"}
 
 
 def check_slug(slug: str) -> str | None:
@@ -66,7 +67,12 @@ def find_problems(answers: dict[str, str]) -> list[str]:
     for name, choices in CHOICES.items():
         if answers[name] not in choices:
             reasons[name] = f"expected one of {', '.join(choices)}"
-    return [f"{name}: {json.dumps(answers[name])} {reason}" for name, reason in reasons.items() if reason]
+    return [f"{name}: {shown(answers[name])} {reason}" for name, reason in reasons.items() if reason]
+
+
+def shown(answer: str) -> str:
+    """The answer in quotes; what cannot be printed, as an escape."""
+    return json.dumps(answer, ensure_ascii=not answer.isprintable())
 
 
 def set_aside() -> list[str]:

@@ -55,7 +55,7 @@ def test_a_bad_slug_is_refused(tmp_path: Path, slug: str) -> None:
     assert code == 1
     assert not list((tmp_path / "out").glob("**/*.py"))
     if slug.strip("./"):
-        assert f"project_slug: {json.dumps(slug)} " in output
+        assert f"project_slug: {json.dumps(slug, ensure_ascii=not slug.isprintable())} " in output
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in TEXTS.items() for text in texts], ids=repr)
@@ -63,7 +63,7 @@ def test_a_bad_text_is_refused(tmp_path: Path, name: str, text: str) -> None:
     code, output = generate(tmp_path, {name: text})
 
     assert code == 1
-    assert f"{name}: {json.dumps(text)} " in output
+    assert f"{name}: {json.dumps(text, ensure_ascii=not text.isprintable())} " in output
     assert not (tmp_path / "out/shop").exists()
 
 

@@ -1,6 +1,7 @@
 """The generated project does what its README says: every command of it is run as it is printed."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,8 +53,7 @@ def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(bl
     assert run_in(blog, PROJECT_VENV / "bin/python", *command.split()[1:]).returncode == 0
     for path in re.findall(r"`([\w/.]*/[\w/.]*)`", paragraph):
         if path == "config/app.yaml":
-            settings = blog / path
-            settings.write_text(settings.read_text().replace("[blog, ", "["))
+            replace(blog / path, "[blog, ", "[")
         elif path.endswith("/"):
             shutil.rmtree(blog / path)
         else:
@@ -63,6 +63,34 @@ def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(bl
     result = run_in(blog, "make", "ci", *shared)
 
     assert result.returncode == 0, result.stdout[-5000:]
+
+
+def test_a_first_feature_as_the_readme_shows_it_passes_the_gate(blog: Path) -> None:
+    readme = (blog / "README.md").read_text()
+    files = re.findall(r"`(app/notes/\w+\.py)`:\n\n```python\n(.*?)```", readme, re.DOTALL)
+    assert len(files) == 3
+    for path, text in files:
+        (blog / path).parent.mkdir(exist_ok=True)
+        (blog / path).write_text(text)
+    replace(blog / "config/app.yaml", "features: [", "features: [notes, ")
+    replace(blog / "pyproject.toml", '"(blog) | ops"', '"(blog) | notes | ops"')
+    shared = ["UV=", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+    assert run_in(blog, "make", "setup", *shared).returncode == 0
+
+    for command in re.findall(r"`\.venv/bin/python (main\.py db [^`]+)`", readme):
+        result = run_in(blog, PROJECT_VENV / "bin/python", *shlex.split(command))
+        assert result.returncode == 0, result.stdout
+    result = run_in(blog, "make", "ci", *shared)
+
+    assert result.returncode == 0, result.stdout[-5000:]
+    assert len(list((blog / "database/versions").glob("*_notes_*.py"))) == 1
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Put one text in the place of another, which has to be there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
 
 
 def serve(command: str, folder: Path) -> None:

@@ -1,19 +1,13 @@
 """The service's command line. Without a command it runs web, queue and scheduler together."""
 
-import os
-import shlex
 import sys
-from pathlib import Path
 
 import click
 
 from config import AppDirError, ConfigError, load, require_safe
 from config.commands import appdir, config
-from config.port import require_free_port
 from database.commands import db
 
-ROOT = Path(__file__).resolve().parent
-PROCESSES = {"web": "-m gunicorn web:app", "queue": "queues.py", "scheduler": "scheduler.py"}
 SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"]}
 
 
@@ -52,21 +46,11 @@ def cli(context: click.Context) -> None:
 @cli.command()
 def run() -> None:
     """Web, queue and scheduler together, until Ctrl-C or until one of them stops."""
-    import honcho.manager
+    from processes import run_together
 
     settings = load()
     require_safe(settings)
-    require_free_port(settings.web)
-    manager = honcho.manager.Manager()
-    # What was relative to the caller's folder is not relative to the project's.
-    environ = {**os.environ, "APP_DIR": str(settings.app_dir.path), "PYTHONUNBUFFERED": "1"}
-    honcho.manager.KILL_WAIT = max(settings.queue.shutdown_timeout, settings.web.graceful_timeout) + 5
-    for name, arguments in PROCESSES.items():
-        # honcho hands this to a shell: nothing in it comes from outside.
-        manager.add_process(name, f"exec {shlex.quote(sys.executable)} {arguments}", env=environ, cwd=str(ROOT))
-    manager.loop()
-    # Ctrl-C is how this command is meant to end.
-    sys.exit(0 if manager.returncode == 130 else manager.returncode)
+    sys.exit(run_together(settings))
 
 
 @config.command()

@@ -5,12 +5,13 @@ import signal
 import threading
 
 from app import create_app
-from app.services import transaction
+from app.services import require_migrated, transaction
 from config import exit_on_problems, load
 from database import schedule
 
 with exit_on_problems():
     app = create_app(load())
+    require_migrated(app)
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from app import create_app
 from config import exit_on_problems, load
-from config.port import require_free_port
 
 with exit_on_problems():
     settings = load()
@@ -15,6 +14,8 @@ with exit_on_problems():
 
 def main() -> None:
     """Become gunicorn, unless the port is taken: then say so and exit with 1."""
+    from processes import require_free_port
+
     require_free_port(settings.web)
     os.environ["APP_DIR"] = str(settings.app_dir.path)
     os.chdir(Path(__file__).resolve().parent)

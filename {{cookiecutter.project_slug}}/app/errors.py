@@ -11,8 +11,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, SecurityError, ServiceUnavailable
 
 from app.extensions import wants_json
+from app.services import UPGRADE
 
-UPGRADE = "The database is not at this version's revision. Run: python main.py db upgrade"
 # What SQLite calls operational and is a mistake in the code: a wrong statement, a write in a request that reads.
 MISTAKES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
 

@@ -15,6 +15,7 @@ from database import connect, sessions
 from database.broker import DatabaseBroker
 from storage import Storage
 
+UPGRADE = "The database is not at this version's revision. Run: python main.py db upgrade"
 # RFC 9110, section 9.2.1: requests that read.
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
@@ -42,6 +43,19 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Storage, storage, ping=Storage.check)
     svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
+
+
+def require_migrated(app: Flask) -> None:
+    """Refuse to work on tables that are not there yet.
+
+    Raises:
+        ConfigError: the database waits for a migration.
+    """
+    from database.migrations import pending
+
+    with app.app_context():
+        if pending(svcs.flask.get(Engine)):
+            raise ConfigError(UPGRADE)
 
 
 @contextmanager

@@ -55,7 +55,9 @@ def run(connection: Connection | None, dialect_name: str) -> None:
 
 with engine() as target:
     # Which revisions run is news for whoever migrates, and noise in the logs of a web server.
-    logging.getLogger("alembic.runtime.migration").setLevel(logging.INFO)
+    migrations = logging.getLogger("alembic.runtime.migration")
+    migrations.setLevel(logging.INFO)
+    migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
     if context.is_offline_mode():
         run(None, target.dialect.name)
     else:

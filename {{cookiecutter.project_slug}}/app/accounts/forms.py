@@ -1,5 +1,7 @@
 """The forms of registration and login."""
 
+from typing import Any
+
 import svcs
 from flask_wtf import FlaskForm
 from wtforms import EmailField, PasswordField, StringField, ValidationError
@@ -46,13 +48,17 @@ class RegisterForm(FlaskForm):
     )
     password = PasswordField(
         "Password",
-        description="The longer the better: a sentence is fine.",
         render_kw={"autocomplete": "new-password"},
         validators=[
             DataRequired("Choose a password."),
             Length(max=LONGEST_PASSWORD, message=f"Use at most {LONGEST_PASSWORD} characters."),
         ],
     )
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        shortest = svcs.flask.get(Settings).security.password_min_length
+        self.password.description = f"At least {shortest} characters: a sentence is fine."
 
     def validate_password(self, field: PasswordField) -> None:
         """Long enough, and not one of the other answers."""

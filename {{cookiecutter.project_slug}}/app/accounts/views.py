@@ -16,11 +16,12 @@ from config import Settings
 blueprint = Blueprint("accounts", __name__, template_folder="templates")
 login_manager.login_view = "accounts.login"
 
+TOO_MANY = "These were too many attempts. Please wait a while."
 Page = str | Response | tuple[str, int]
 
 
 @blueprint.route("/register", methods=["GET", "POST"])
-@limiter.limit(lambda: rate_limit("register"), methods=["POST"])
+@limiter.limit(lambda: rate_limit("register"), methods=["POST"], error_message=TOO_MANY)
 def register() -> Page:
     """Make an account and log in."""
     if current_user.is_authenticated:
@@ -45,7 +46,7 @@ def register() -> Page:
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
-@limiter.limit(lambda: rate_limit("login"), methods=["POST"])
+@limiter.limit(lambda: rate_limit("login"), methods=["POST"], error_message=TOO_MANY)
 def login() -> Page:
     """Log in, and go on to the page that asked for it."""
     if current_user.is_authenticated:

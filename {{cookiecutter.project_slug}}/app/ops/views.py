@@ -10,7 +10,7 @@ import svcs
 from flask import Blueprint, Response, jsonify
 from sqlalchemy import Engine
 
-from app.errors import UPGRADE
+from app.services import UPGRADE
 from config import Settings
 
 blueprint = Blueprint("ops", __name__)

@@ -147,7 +147,17 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(
         wait_for(lambda: "scheduler runs" in service.log.read_text())
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 0
-    assert "Traceback" not in service.log.read_text()
+    printed = service.log.read_text()
+    assert "Traceback" not in printed
+    # Each has ended by itself.
+    assert len(re.findall(r"stopped \(rc=0\)", printed)) == 3
+
+
+def test_main_stops_all_when_its_terminal_is_closed(environment: dict[str, str], tmp_path: Path) -> None:
+    with running(environment, tmp_path) as service:
+        wait_for(lambda: len(service.parts()) == 3)
+        service.process.send_signal(signal.SIGHUP)
+        assert service.wait() == 143
 
 
 def test_main_stops_all_when_one_dies(environment: dict[str, str], tmp_path: Path) -> None:
@@ -190,6 +200,17 @@ def test_a_service_that_cannot_be_used_is_one_line(
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("config/queue.yaml: queue.url: found 'amqp://queue'")
+
+
+@pytest.mark.parametrize("file", ["queues.py", "scheduler.py"])
+def test_nothing_works_on_tables_that_are_not_there(
+    here: pytest.MonkeyPatch, settings: Settings, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    settings.app_dir.database.unlink()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / file), run_name="__main__")
+    assert ended.value.code == 2
+    assert "Run: python main.py db upgrade" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("file", ["main.py", "web.py"])

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from config import Settings
-from config.port import require_free_port
+from processes import require_free_port
 
 
 def test_a_port_is_refused_while_somebody_listens_on_it(settings: Settings) -> None:
