@@ -129,6 +129,7 @@ def running(environment: dict[str, str], folder: Path) -> Iterator[Service]:
                 os.killpg(part, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_main_runs_web_queue_and_scheduler_until_ctrl_c(
     environment: dict[str, str], app: Flask, tmp_path: Path
 ) -> None:
