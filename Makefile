@@ -27,7 +27,7 @@ bench: $(VENV)/ready ## Measure what the README promises
 	$(VENV)/bin/python benchmarks/generation.py
 
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes \
 	  --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.txt
 	rm -rf build/lock && mkdir -p build && $(VENV)/bin/cookiecutter . --no-input -o build/lock > build/lock.log
 	$(MAKE) -C build/lock/my_service lock

@@ -62,6 +62,7 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
         if isinstance(error, DBAPIError) and pending(svcs.flask.get(Engine)):
             return http_error(ServiceUnavailable(UPGRADE, retry_after=10))
     except (DBAPIError, PoolTimeout):
+        # A database that cannot even say where it is has failed as `error` says, which is logged and answered below.
         pass
     mistake = isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorcode", None) in MISTAKES
     if isinstance(error, OperationalError | PoolTimeout) and not mistake:

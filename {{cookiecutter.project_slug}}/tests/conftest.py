@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import dramatiq
 import msgspec
 import pytest
 import svcs
@@ -25,6 +26,7 @@ from app.accounts.passwords import hash_password
 from app.services import transaction
 from config import AppDir, Settings, load
 from database import connect
+from database.broker import DEAD, DatabaseBroker
 from database.migrations import upgrade
 
 PASSWORD = "correct horse battery"
@@ -179,6 +181,24 @@ def logged_in(client: Browser, user: User) -> Browser:
     """A browser that ada is logged in on."""
     assert client.log_in(user.username).status_code == 302
     return client
+
+
+@pytest.fixture
+def work(app: Flask) -> Callable[[], int]:
+    """Lets a worker run until the queue is empty; returns how many jobs have failed."""
+
+    def work() -> int:
+        broker = dramatiq.get_broker()
+        assert isinstance(broker, DatabaseBroker)
+        worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+        worker.start()
+        try:
+            broker.join("default", timeout=5000)
+        finally:
+            worker.stop()
+        return broker.count("default", DEAD)
+
+    return work
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from sqlalchemy import func, select
 from app.accounts import User
 from app.extensions import csrf
 from app.services import current_session, transaction
-from database.broker import DEAD, DatabaseBroker
 
 Job = Callable[..., None]
+Work = Callable[[], int]
 Declare = Callable[[Job], dramatiq.Actor[..., None]]
 
 
@@ -34,19 +34,6 @@ def declare(app: Flask) -> Iterator[Declare]:
         del dramatiq.get_broker().actors[name]
 
 
-def work() -> int:
-    """Let a worker run until the queue is empty; returns how many jobs have failed."""
-    broker = dramatiq.get_broker()
-    assert isinstance(broker, DatabaseBroker)
-    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
-    worker.start()
-    try:
-        broker.join("default", timeout=5000)
-    finally:
-        worker.stop()
-    return broker.count("default", DEAD)
-
-
 def add(username: str) -> None:
     session = current_session()
     assert session is not None
@@ -62,13 +49,13 @@ def users(app: Flask) -> int:
         return session.scalar(select(func.count()).select_from(User)) or 0
 
 
-def test_a_job_that_returns_keeps_what_it_wrote(app: Flask, declare: Declare) -> None:
+def test_a_job_that_returns_keeps_what_it_wrote(app: Flask, declare: Declare, work: Work) -> None:
     declare(add).send("ada")
     assert work() == 0
     assert users(app) == 1
 
 
-def test_a_job_that_fails_leaves_neither_rows_nor_jobs(app: Flask, declare: Declare) -> None:
+def test_a_job_that_fails_leaves_neither_rows_nor_jobs(app: Flask, declare: Declare, work: Work) -> None:
     following = declare(add)
 
     def write_send_and_fail() -> None:
@@ -81,7 +68,7 @@ def test_a_job_that_fails_leaves_neither_rows_nor_jobs(app: Flask, declare: Decl
     assert users(app) == 0
 
 
-def test_a_job_whose_commit_fails_has_failed(app: Flask, declare: Declare) -> None:
+def test_a_job_whose_commit_fails_has_failed(app: Flask, declare: Declare, work: Work) -> None:
     def write_in_vain() -> None:
         add("ada")
         session: Any = current_session()
@@ -92,7 +79,9 @@ def test_a_job_whose_commit_fails_has_failed(app: Flask, declare: Declare) -> No
     assert users(app) == 0
 
 
-def test_jobs_belong_to_the_app_that_was_made_last(make_app: Callable[..., Flask], declare: Declare) -> None:
+def test_jobs_belong_to_the_app_that_was_made_last(
+    make_app: Callable[..., Flask], declare: Declare, work: Work
+) -> None:
     seen = []
 
     def remember() -> None:
@@ -130,7 +119,7 @@ def test_a_jobs_own_decorators_stay(declare: Declare, make_app: Callable[..., Fl
     assert len(seen) == 4
 
 
-def test_a_job_logs_under_the_id_of_the_request_that_sent_it(app: Flask, declare: Declare) -> None:
+def test_a_job_logs_under_the_id_of_the_request_that_sent_it(app: Flask, declare: Declare, work: Work) -> None:
     seen = []
 
     def look() -> None:
