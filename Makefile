@@ -25,6 +25,7 @@ format: $(VENV)/ready ## Format the code and mend what can be mended
 
 bench: $(VENV)/ready ## Measure what the README promises
 	$(VENV)/bin/python benchmarks/generation.py
+	$(VENV)/bin/python benchmarks/storage.py
 
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
 	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes \

@@ -29,11 +29,13 @@ def test_the_readme_commands_work_as_printed(project: Path) -> None:
     commands = commands_of(project / "README.md")
     assert commands[0] == "make dev"
     assert {"make test", "make ci", "make"} <= set(commands)
+    for page in sorted((project / "docs").glob("*.md")):
+        commands += commands_of(page)
 
     serve(commands.pop(0), project)
     outputs = {}
     for command in commands:
-        result = run_in(project, *command.split(), environ=ENVIRONMENT)
+        result = run_in(project, "sh", "-c", command, environ=ENVIRONMENT)
         assert result.returncode == 0, f"{command}: {result.stdout[-5000:]}"
         assert "Traceback" not in result.stdout
         outputs[command] = result.stdout

@@ -7,8 +7,9 @@ import click
 from config import AppDirError, ConfigError, load, require_safe
 from config.commands import appdir, config
 from database.commands import db
+from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"]}
+SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage"]}
 
 
 class CommandLine(click.Group):
@@ -68,7 +69,7 @@ def check() -> None:
     click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
 
 
-for command in (appdir, config, db):
+for command in (appdir, config, db, storage):
     cli.add_command(command)
 
 if __name__ == "__main__":

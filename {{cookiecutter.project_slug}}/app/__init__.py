@@ -8,7 +8,7 @@ import svcs
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors, extensions, logs, pages, request_hooks, services
+from app import errors, extensions, files, logs, pages, request_hooks, services
 from config import ConfigError, Settings, load, require_safe
 
 
@@ -37,6 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)
+        files.register(app)
         for feature in settings.app.features:
             load_feature(feature, settings).register(app)
         if "index" not in app.view_functions:

@@ -4,14 +4,26 @@ import logging
 import sqlite3
 
 import svcs
-from flask import Flask, Response, current_app, jsonify, make_response, render_template
+from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
+from jinja2.filters import do_filesizeformat
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import BadRequest, HTTPException, InternalServerError, SecurityError, ServiceUnavailable
+from werkzeug.exceptions import (
+    BadRequest,
+    Conflict,
+    HTTPException,
+    InternalServerError,
+    NotFound,
+    RequestEntityTooLarge,
+    SecurityError,
+    ServiceUnavailable,
+)
 
+import storage
 from app.extensions import wants_json
 from app.services import UPGRADE
+from storage import AlreadyExists, InvalidPath, StorageError
 
 # What SQLite calls operational and is a mistake in the code: a wrong statement, a write in a request that reads.
 MISTAKES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
@@ -24,6 +36,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(HTTPException, http_error)
     app.register_error_handler(DBAPIError, database_error)
     app.register_error_handler(PoolTimeout, database_error)
+    app.register_error_handler(StorageError, storage_error)
 
 
 def http_error(error: HTTPException) -> Response:
@@ -34,6 +47,8 @@ def http_error(error: HTTPException) -> Response:
     if isinstance(original, DBAPIError | PoolTimeout):
         # It was raised where Flask asks no handler: by the commit after the view, or by another error's page.
         return database_error(original)
+    if isinstance(error, RequestEntityTooLarge) and (most := request.max_content_length):
+        error.description = f"This is too large: at most {do_filesizeformat(most)} can be sent here."
     status = error.code or 500
     if wants_json():
         response = jsonify(type="about:blank", title=error.name, status=status, detail=error.description)
@@ -68,6 +83,16 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
     if isinstance(error, OperationalError | PoolTimeout) and not mistake:
         return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
     return http_error(InternalServerError())
+
+
+def storage_error(error: StorageError) -> Response:
+    """404 for a path without a file, 409 for one that has a file already, 503 for a storage that fails."""
+    if isinstance(error, InvalidPath | storage.NotFound):
+        return http_error(NotFound())
+    if isinstance(error, AlreadyExists):
+        return http_error(Conflict())
+    logger.error("storage: %s", error, exc_info=error)
+    return http_error(ServiceUnavailable("The files cannot be reached. Please try again.", retry_after=10))
 
 
 def _page(error: HTTPException, status: int) -> str:

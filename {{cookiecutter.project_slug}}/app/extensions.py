@@ -1,5 +1,8 @@
 """Flask extensions that features use by name."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import svcs
 from flask import Flask, abort, flash, redirect, request, session, url_for
 from flask_limiter import Limiter
@@ -10,8 +13,10 @@ from limits import parse_many
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response
 
-from config import ConfigError, Settings
+from config import Settings
 from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 csrf = CSRFProtect()
 limiter = Limiter(get_remote_address)
@@ -28,14 +33,18 @@ def register(app: Flask, settings: Settings) -> None:
         try:
             parse_many(limit)
         except ValueError:
-            key = f"security.rate_limits.{name}"
-            expected = "expected one like 10 per minute"
-            raise ConfigError(f"{settings.origins[key]}: {key}: found {limit!r}, {expected}") from None
+            raise settings.wrong(f"security.rate_limits.{name}", limit, "expected one like 10 per minute") from None
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     csrf.init_app(app)
     limiter.init_app(app)
     login_manager.init_app(app)
+
+
+def accepts_files(view: View) -> View:
+    """Mark a view that files are uploaded to: its requests may be as large as `security.max_upload_size`."""
+    view.accepts_files = True  # type: ignore[attr-defined]
+    return view
 
 
 def rate_limit(name: str) -> str:

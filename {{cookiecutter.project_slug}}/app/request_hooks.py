@@ -9,6 +9,8 @@ from flask import Flask, Response, g, request, session
 
 from config import Settings
 
+# What a form may hold beside its file, in bytes.
+FORM_AROUND_FILE = 1 << 16
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 logger = structlog.stdlib.get_logger("app.request")
@@ -24,6 +26,12 @@ def register(app: Flask, settings: Settings) -> None:
         g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    @app.before_request
+    def allow_uploads() -> None:
+        """Before anything reads the request's body."""
+        if getattr(app.view_functions.get(request.endpoint or ""), "accepts_files", False):
+            request.max_content_length = settings.security.max_upload_size + FORM_AROUND_FILE
 
     @app.after_request
     def log(response: Response) -> Response:

@@ -9,11 +9,13 @@ from flask import Flask, g, has_app_context, has_request_context, request
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
+from app import files
 from app.job_context import AppContext
-from config import ConfigError, Settings, mask
+from config import ConfigError, Settings
 from database import connect, sessions
 from database.broker import DatabaseBroker
 from storage import Storage
+from storage.disks import Disks, open_disks
 
 UPGRADE = "The database is not at this version's revision. Run: python main.py db upgrade"
 # RFC 9110, section 9.2.1: requests that read.
@@ -28,7 +30,7 @@ def register(app: Flask, settings: Settings) -> None:
     """
     svcs.flask.init_app(app)
     engine = _engine(settings)
-    storage = _storage(settings)
+    disks = open_disks(settings, files.link)
     broker = _broker(app, engine, settings)
     writing, reading = sessions(engine), sessions(engine, read_only=True)
 
@@ -41,7 +43,8 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_value(app, Settings, settings)
     svcs.flask.register_value(app, Engine, engine, ping=_ping_database, on_registry_close=engine.dispose)
     svcs.flask.register_factory(app, Session, open_session)
-    svcs.flask.register_value(app, Storage, storage, ping=Storage.check)
+    svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
+    svcs.flask.register_value(app, Storage, disks["default"])
     svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
 
 
@@ -85,22 +88,14 @@ def _engine(settings: Settings) -> Engine:
             echo=database.echo,
         )
     except ValueError as error:
-        raise _wrong_url(settings, "database.url", database.url, error) from None
-
-
-def _storage(settings: Settings) -> Storage:
-    try:
-        return Storage(settings.storage.url or settings.app_dir.uploads.as_uri())
-    except ValueError as error:
-        raise _wrong_url(settings, "storage.url", settings.storage.url, error) from None
+        raise settings.wrong("database.url", database.url, error) from None
 
 
 def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
     """Dramatiq's broker, which is one for the process: actors that were declared on an earlier one move over."""
     queue = settings.queue
     if queue.url not in ("", "database:"):
-        error = ValueError("not a supported queue, expected nothing or database:")
-        raise _wrong_url(settings, "queue.url", queue.url, error)
+        raise settings.wrong("queue.url", queue.url, "not a supported queue, expected nothing or database:")
     broker = DatabaseBroker(
         engine,
         current_session,
@@ -115,10 +110,6 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
         actor.broker = broker
         broker.declare_actor(actor)
     return broker
-
-
-def _wrong_url(settings: Settings, key: str, url: str, error: ValueError) -> ConfigError:
-    return ConfigError(f"{settings.origins[key]}: {key}: found {mask('url', url)!r}: {error}")
 
 
 def _ping_database(engine: Engine) -> None:

@@ -48,11 +48,6 @@ class AppDir:
         return self.path / "data"
 
     @property
-    def uploads(self) -> Path:
-        """Files of the storage when no other is set. The database lies outside, out of reach of any file name."""
-        return self.data / "uploads"
-
-    @property
     def database(self) -> Path:
         """The database when no other is set."""
         return self.data / "app.sqlite3"

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from config.appdir import AppDir
+from config.masking import mask
+from config.sources import ConfigError
 
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -39,6 +41,8 @@ class Storage(Struct, frozen=True, forbid_unknown_fields=True):
     """`config/storage.yaml`"""
 
     url: str
+    disks: dict[str, Text]
+    accel_redirect: str
 
 
 class Queue(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +75,7 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True):
     rate_limits: dict[str, Text]
     trusted_hosts: list[str]
     max_request_size: Positive
+    max_upload_size: Positive
     headers: dict[str, str]
 
 
@@ -105,3 +110,11 @@ class Settings(Struct, frozen=True):
     logging: dict[str, Any]
     web: Web
     origins: dict[str, str]
+
+    def wrong(self, key: str, found: str, reason: object) -> ConfigError:
+        """The error for a value that is right by type and still cannot be used."""
+        names = key.split(".")
+        # A table that was given as one JSON text has one origin for all that is in it.
+        sources = (self.origins.get(".".join(names[:count])) for count in range(len(names), 0, -1))
+        source = next(filter(None, sources), f"config/{names[0]}.*")
+        return ConfigError(f"{source}: {key}: found {mask(key, found)!r}: {reason}")

@@ -1,7 +1,7 @@
 """One filesystem API over several backends: `Storage(url)`."""
 
 from storage.backend import Entry
-from storage.errors import AlreadyExists, InvalidPath, NotFound, StorageError
+from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
 from storage.storage import Storage
 
-__all__ = ["AlreadyExists", "Entry", "InvalidPath", "NotFound", "Storage", "StorageError"]
+__all__ = ["AlreadyExists", "Entry", "InvalidPath", "NotFound", "PermissionDenied", "Storage", "StorageError"]

@@ -1,4 +1,4 @@
-"""What storage raises, on every backend alike. Every message names the path."""
+"""What storage raises, on every backend alike. Every message names the path, and none a credential."""
 
 
 class StorageError(Exception):
@@ -15,3 +15,7 @@ class NotFound(StorageError):
 
 class AlreadyExists(StorageError):
     """There is a file at the path and it may not be replaced."""
+
+
+class PermissionDenied(StorageError):
+    """The backend does not let this service do it: modes of a disk, keys of a bucket, a login."""

@@ -1,95 +1,91 @@
 """`memory://`: files of this process, for tests."""
 
-import hashlib
 import io
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import BinaryIO
+from itertools import accumulate, count
+from typing import BinaryIO, cast
 
 from storage.backend import Backend, Entry
-from storage.errors import AlreadyExists, NotFound
+from storage.errors import AlreadyExists, NotFound, StorageError
 
 
 class MemoryBackend(Backend):
-    """A dictionary of bytes under a lock."""
+    """A dictionary of bytes under a lock. It keeps to what a disk can hold: a file is no folder."""
 
     def __init__(self) -> None:
-        self.files: dict[str, tuple[bytes, datetime]] = {}
-        self.lock = threading.Lock()
+        self.files: dict[str, tuple[bytes, Entry]] = {}
+        self.paths: list[str] = []
+        self.versions = count()
+        self.lock = threading.RLock()
 
     def reader(self, path: str) -> BinaryIO:
-        return io.BytesIO(self._find(path)[0])
+        return io.BufferedReader(cast("io.RawIOBase", io.BytesIO(self._find(path)[0])))
 
-    def writer(self, path: str, *, overwrite: bool) -> BinaryIO:
-        if not overwrite and path in self.files:
-            raise AlreadyExists(f"{path}: exists already")
-        return _Writer(self, path, overwrite)
-
-    def store(self, path: str, data: bytes, *, overwrite: bool) -> None:
-        """Make `data` the file, in one step."""
+    def put(self, path: str, file: BinaryIO, size: int, *, overwrite: bool) -> None:
         with self.lock:
-            if not overwrite and path in self.files:
-                raise AlreadyExists(f"{path}: exists already")
-            self.files[path] = data, datetime.now(UTC)
+            self._check_target(path, overwrite=overwrite)
+            self._set(path, file.read())
 
     def move(self, source: str, target: str, *, overwrite: bool) -> None:
         with self.lock:
-            found = self._find(source)
-            if not overwrite and target in self.files:
-                raise AlreadyExists(f"{target}: exists already")
-            del self.files[source]
-            self.files[target] = found
+            data, _ = self._find(source)
+            self._check_target(target, overwrite=overwrite)
+            self.remove(source)
+            self._set(target, data)
 
     def remove(self, path: str) -> None:
         with self.lock:
             self._find(path)
             del self.files[path]
+            del self.paths[bisect_left(self.paths, path)]
 
     def stat(self, path: str) -> Entry:
-        data, modified = self._find(path)
-        return Entry(path, len(data), modified, hashlib.sha256(data).hexdigest()[:32])
+        return self._find(path)[1]
 
     def walk(self, prefix: str, *, recursive: bool) -> Iterator[Entry]:
         start = f"{prefix}/" if prefix else ""
-        for path in sorted(self.files):
-            if path.startswith(start) and (recursive or "/" not in path.removeprefix(start)):
-                with suppress(NotFound):  # It was removed since the list was made.
-                    yield self.stat(path)
+        last = start
+        while True:
+            with self.lock:
+                place = bisect_left(self.paths, last)
+                path = self.paths[place] if place < len(self.paths) else ""
+                entry = self.files[path][1] if path else None
+            if entry is None or not path.startswith(start):
+                return
+            folder, slash, _ = path.removeprefix(start).partition("/")
+            if recursive or not slash:
+                yield entry
+                last = f"{path}\0"
+            else:
+                last = f"{start}{folder}0"  # 0 follows the slash, so this is behind everything in the folder.
 
     def check(self) -> None:
         """Memory is always there."""
 
-    def _find(self, path: str) -> tuple[bytes, datetime]:
+    def errors(self, path: str) -> nullcontext[None]:
+        return nullcontext()
+
+    def _find(self, path: str) -> tuple[bytes, Entry]:
         try:
             return self.files[path]
         except KeyError:
             raise NotFound(f"{path}: no such file") from None
 
+    def _check_target(self, path: str, *, overwrite: bool) -> None:
+        if not overwrite and path in self.files:
+            raise AlreadyExists(f"{path}: exists already")
+        *folders, _ = accumulate(path.split("/"), "{}/{}".format)
+        if any(folder in self.files for folder in folders):
+            raise StorageError(f"{path}: a file stands where a folder is needed")
+        place = bisect_left(self.paths, f"{path}/")
+        if place < len(self.paths) and self.paths[place].startswith(f"{path}/"):
+            raise StorageError(f"{path}: a folder, expected a file")
 
-class _Writer(io.BytesIO):
-    """Stores its bytes when it is closed, unless an exception closes it or nobody does."""
-
-    def __init__(self, backend: MemoryBackend, path: str, overwrite: bool) -> None:
-        super().__init__()
-        self.backend, self.path, self.overwrite = backend, path, overwrite
-        self.failed = False
-
-    def close(self) -> None:
-        """Make what was written the file."""
-        if not self.closed:
-            data = self.getvalue()
-            super().close()
-            if not self.failed:
-                self.backend.store(self.path, data, overwrite=self.overwrite)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.failed = kind is not None
-        self.close()
-
-    def __del__(self) -> None:
-        """Without this, Python would close the stream."""
+    def _set(self, path: str, data: bytes) -> None:
+        if path not in self.files:
+            insort(self.paths, path)
+        self.files[path] = data, Entry(path, len(data), datetime.now(UTC), f"{next(self.versions):x}")

@@ -1,30 +1,39 @@
 """The storage that the service uses, whatever keeps the files."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from storage.backend import Backend, Entry
-from storage.errors import NotFound
+from storage.errors import StorageError
 from storage.file import FileBackend
 from storage.memory import MemoryBackend
 from storage.paths import normalise
 
+SCHEMES = "file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or sftp://host/path"
+
 
 class Storage:
-    """Files by relative path, `a/b.txt`, in the place that `url` names: `file:///path` or `memory://`.
+    """Files by relative path, `a/b.txt`, in the place that `url` names.
 
-    Every path is checked by `storage.paths.normalise`, so every method may raise `InvalidPath`, and `StorageError`
-    when the backend fails.
+    Every path is checked by `storage.paths.normalise`, so every method may raise `InvalidPath`; every method may raise
+    `PermissionDenied`, and `StorageError` when the backend fails.
+
+    Args:
+        url: `file:///path`, `memory://`, `s3://bucket/prefix`, `gs://…`, `az://…` or `sftp://user@host/path`; options
+            of the backend stand behind a `?`.
+        link: makes a link to a file, from its path and the time until it expires, for backends that serve none.
 
     Raises:
-        ValueError: the URL names no backend.
+        ValueError: the URL names no backend, or has an option that the backend does not know.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, link: Callable[[str, timedelta], str] | None = None) -> None:
         self.backend = _backend(url)
+        self._link = link
 
     def write(self, path: str, data: bytes, *, overwrite: bool = True) -> None:
         """Make `data` the file's whole content, all or nothing.
@@ -41,8 +50,7 @@ class Storage:
         Raises:
             NotFound: there is no such file.
         """
-        with self.backend.reader(normalise(path)) as stream:
-            return stream.read()
+        return self.backend.read(normalise(path))
 
     def read_text(self, path: str) -> str:
         """The file's content as UTF-8 text, line ends unchanged.
@@ -53,17 +61,21 @@ class Storage:
         """
         return self.read(path).decode()
 
-    def open(self, path: str, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
+    def open(self, path: str, mode: Literal["rb", "wb"] = "rb", *, overwrite: bool = True) -> BinaryIO:
         """A binary stream. What is written appears whole when the stream is closed, or not at all.
+
+        A stream for reading shows one version of the file, and can seek. In a `with` block, a stream for writing is
+        closed by the block's end alone, and an exception in the block leaves the old file.
 
         Raises:
             NotFound: on reading, there is no such file.
+            AlreadyExists: on writing, when it is opened or closed: the file exists and `overwrite` is false.
             ValueError: another mode was asked for.
         """
         if mode == "rb":
             return self.backend.reader(normalise(path))
         if mode == "wb":
-            return self.backend.writer(normalise(path), overwrite=True)
+            return self.backend.writer(normalise(path), overwrite=overwrite)
         raise ValueError(f"mode {mode!r}, expected 'rb' or 'wb'")
 
     def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
@@ -76,12 +88,8 @@ class Storage:
         self.backend.move(normalise(source), normalise(target), overwrite=overwrite)
 
     def copy(self, source: str, target: str, *, overwrite: bool = False) -> None:
-        """Write a file's content to another path as well; raises as `move`."""
-        with (
-            self.backend.reader(normalise(source)) as reader,
-            self.backend.writer(normalise(target), overwrite=overwrite) as writer,
-        ):
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        """Give a file's content to another path as well; raises as `move`."""
+        self.backend.copy(normalise(source), normalise(target), overwrite=overwrite)
 
     def remove(self, path: str) -> None:
         """Delete a file.
@@ -93,18 +101,19 @@ class Storage:
 
     def remove_tree(self, prefix: str) -> int:
         """Delete all files below a folder; returns how many. The root itself is refused as `InvalidPath`."""
-        entries = list(self.backend.walk(normalise(prefix), recursive=True))
-        for entry in entries:
-            self.backend.remove(entry.path)
-        return len(entries)
+        removed = 0
+
+        def paths() -> Iterator[str]:
+            nonlocal removed
+            for removed, entry in enumerate(self.backend.walk(normalise(prefix), recursive=True), 1):  # noqa: B007
+                yield entry.path
+
+        self.backend.remove_all(paths())
+        return removed
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at the path."""
-        try:
-            self.stat(path)
-        except NotFound:
-            return False
-        return True
+        return self.backend.exists(normalise(path))
 
     def stat(self, path: str) -> Entry:
         """Size, time and tag of a file.
@@ -118,6 +127,19 @@ class Storage:
         """The files below a folder, sorted by path; those right in it if not `recursive`."""
         return self.backend.walk(normalise(prefix, folder=True), recursive=recursive)
 
+    def url(self, path: str, *, expires: timedelta) -> str:
+        """A link by which whoever has it can read the file until it expires. The file need not be there yet.
+
+        Raises:
+            StorageError: neither the backend nor the service makes links.
+        """
+        path = normalise(path)
+        if link := self.backend.url(path, expires):
+            return link
+        if self._link:
+            return self._link(path, expires)
+        raise StorageError(f"{path}: this storage makes no links")
+
     def check(self) -> None:
         """Raise `StorageError` if files cannot be written now."""
         self.backend.check()
@@ -125,8 +147,39 @@ class Storage:
 
 def _backend(url: str) -> Backend:
     parts = urlsplit(url)
-    if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc:
-        return FileBackend(Path(unquote(parts.path)))
+    try:
+        # A plus sign stands for itself: keys hold it.
+        options = dict(parse_qsl(parts.query.replace("+", "%2B"), True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        raise ValueError("the options behind `?` are no list of name=value with & between them") from None
+    path = unquote(parts.path)
+    if parts.scheme in ("s3", "gs", "az") and parts.netloc:
+        with _library("s3"):
+            from storage.object_store import ObjectStoreBackend
+        return ObjectStoreBackend(parts.scheme, parts.netloc, path.strip("/"), options)
+    if parts.scheme == "sftp" and parts.hostname and path.startswith("/"):
+        with _library("sftp"):
+            from storage.sftp import SftpBackend
+        _require_known(options, SftpBackend.OPTIONS)
+        return SftpBackend(parts, options)
+    if parts.scheme == "file" and path.startswith("/") and not parts.netloc:
+        _require_known(options, FileBackend.OPTIONS)
+        return FileBackend(Path(path), options)
     if parts.scheme == "memory":
+        _require_known(options, ())
         return MemoryBackend()
-    raise ValueError(f"{parts.scheme or 'no'} scheme, expected file:///path or memory://")
+    raise ValueError(f"{parts.scheme or 'no'} scheme, expected {SCHEMES}")
+
+
+def _require_known(options: dict[str, str], known: tuple[str, ...]) -> None:
+    if unknown := options.keys() - set(known):
+        raise ValueError(f"unknown option {', '.join(sorted(unknown))}; expected {' or '.join(known) or 'none'}")
+
+
+@contextmanager
+def _library(extra: str) -> Iterator[None]:
+    """Around the import of a backend whose library the service has only if it asked for it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"it needs {error.name}; run: make lock EXTRAS={extra} && make setup") from None

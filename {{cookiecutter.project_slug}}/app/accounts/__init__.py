@@ -1,11 +1,12 @@
-"""Accounts: register, log in, log out, profile."""
+"""Accounts: register, log in, log out, profile and its picture."""
 
 from flask import Flask
 
+from app.accounts import jobs
 from app.accounts.models import User
 from app.accounts.views import blueprint
 
-__all__ = ["User", "register"]
+__all__ = ["User", "jobs", "register"]
 
 
 def register(app: Flask) -> None:

@@ -4,9 +4,12 @@ from typing import Any
 
 import svcs
 from flask_wtf import FlaskForm
+from flask_wtf.file import FileField, FileRequired, FileSize
+from jinja2.filters import do_filesizeformat
 from wtforms import EmailField, PasswordField, StringField, ValidationError
 from wtforms.validators import DataRequired, Length, Regexp
 
+from app.accounts.pictures import FORMATS, UnusablePicture, check_picture
 from config import Settings
 
 LONGEST_PASSWORD = 128
@@ -88,3 +91,29 @@ class LoginForm(FlaskForm):
 
 class LogoutForm(FlaskForm):
     """Nothing to fill in; it proves that the user asked."""
+
+
+class PictureForm(FlaskForm):
+    """A file that is to be the user's picture."""
+
+    picture = FileField(
+        "Picture",
+        render_kw={"accept": ",".join(FORMATS.values())},
+        validators=[FileRequired("Choose a picture.")],
+    )
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.largest = svcs.flask.get(Settings).security.max_upload_size
+        most = do_filesizeformat(self.largest)
+        self.picture.description = f"JPEG, PNG or WebP, at most {most}. Everybody can see it."
+
+    def validate_picture(self, field: FileField) -> None:
+        """A whole picture of a size that can be taken."""
+        most = do_filesizeformat(self.largest)
+        FileSize(self.largest, message=f"Use a file of at most {most}.")(self, field)
+        try:
+            check_picture(field.data.stream, field.data.mimetype)
+        except UnusablePicture as error:
+            raise ValidationError(str(error)) from None
+        field.data.stream.seek(0)

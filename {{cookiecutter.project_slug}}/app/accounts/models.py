@@ -1,5 +1,6 @@
 """The user table."""
 
+import re
 import secrets
 from datetime import datetime
 
@@ -25,6 +26,9 @@ class User(UserMixin, Base):
 
     `session_key` is what session cookies hold. Unlike a row's number it never comes back, so that the cookie of an
     account that is gone is nobody's, and a new one ends all sessions.
+
+    `picture` is a path on the disk `media`. `picture_upload` names the newest upload until a job has made a picture of
+    it.
     """
 
     __tablename__ = "user_account"
@@ -35,10 +39,17 @@ class User(UserMixin, Base):
     password_hash: Mapped[str] = mapped_column(String(200))
     session_key: Mapped[str] = mapped_column(String(43), unique=True, default=new_session_key)
     created: Mapped[datetime] = mapped_column(default=utc_now)
+    picture: Mapped[str | None] = mapped_column(String(80))
+    picture_upload: Mapped[str | None] = mapped_column(String(40))
 
     def get_id(self) -> str:
         """What Flask-Login keeps in the session."""
         return self.session_key
+
+    @property
+    def initials(self) -> str:
+        """One or two letters that stand for somebody without a picture."""
+        return "".join(part[0] for part in re.split("[-_]+", self.username) if part)[:2].upper()
 
 
 def find_user(username: str) -> User | None:

@@ -1,5 +1,9 @@
 """The pages of accounts."""
 
+import secrets
+import shutil
+from datetime import timedelta
+
 import svcs
 from flask import Blueprint, abort, flash, redirect, render_template, session, url_for
 from flask_login import current_user, login_required, login_user, logout_user
@@ -7,11 +11,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
-from app.accounts.forms import LoginForm, LogoutForm, RegisterForm
+from app.accounts.forms import LoginForm, LogoutForm, PictureForm, RegisterForm
+from app.accounts.jobs import make_picture, remove_file
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import check_password, hash_password
-from app.extensions import limiter, login_manager, rate_limit
+from app.extensions import accepts_files, limiter, login_manager, rate_limit
 from config import Settings
+from storage.disks import Disks
 
 blueprint = Blueprint("accounts", __name__, template_folder="templates")
 login_manager.login_view = "accounts.login"
@@ -86,6 +92,42 @@ def profile(username: str) -> Page:
     if user is None:
         abort(404, f"There is no user called {username}.")
     return render_template("accounts/profile.html", user=user)
+
+
+@blueprint.route("/picture", methods=["GET", "POST"])
+@accepts_files
+# Before the login is looked up: SQLite has one writer, so a request that writes would wait for itself to be counted.
+@limiter.limit(lambda: rate_limit("picture"), methods=["POST"], error_message=TOO_MANY)
+@login_required
+def picture() -> Page:
+    """Take a new picture; a job makes it small and shows it."""
+    form = PictureForm()
+    if not form.validate_on_submit():
+        return render_template("accounts/picture.html", form=form), 422 if form.is_submitted() else 200
+    upload = secrets.token_hex(16)
+    with svcs.flask.get(Disks)["default"].open(f"pictures/{upload}", "wb") as file:
+        shutil.copyfileobj(form.picture.data.stream, file)
+    current_user.picture_upload = upload
+    make_picture.send(current_user.id, upload)
+    flash("Your new picture will be here in a moment.")
+    return redirect(url_for("accounts.profile", username=current_user.username))
+
+
+@blueprint.post("/picture/remove")
+@login_required
+def remove_picture() -> Page:
+    """Go back to the initials."""
+    if current_user.picture:
+        remove_file.send("media", current_user.picture)
+    current_user.picture = current_user.picture_upload = None
+    flash("Your picture is removed.")
+    return redirect(url_for("accounts.profile", username=current_user.username))
+
+
+@blueprint.app_template_global()
+def picture_url(user: User) -> str:
+    """Where the picture of a user who has one can be seen, for a day."""
+    return svcs.flask.get(Disks)["media"].url(user.picture or "", expires=timedelta(days=1))
 
 
 def _start_session(user: User) -> None:

@@ -22,7 +22,7 @@ class PendingMigrations(Exception):
 
 
 # What operators call the services.
-NAMES = {"Engine": "database", "Storage": "storage", "Broker": "queue"}
+NAMES = {"Engine": "database", "Disks": "storage", "Broker": "queue"}
 
 
 @blueprint.get("/livez")

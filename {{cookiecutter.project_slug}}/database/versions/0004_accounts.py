@@ -24,6 +24,8 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.String(200), nullable=False),
         sa.Column("session_key", sa.String(43), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("picture", sa.String(80), nullable=True),
+        sa.Column("picture_upload", sa.String(40), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_user_account"),
         sa.UniqueConstraint("username", name="uq_user_account_username"),
         sa.UniqueConstraint("session_key", name="uq_user_account_session_key"),

@@ -20,7 +20,7 @@ def test_pages_have_their_landmarks_and_labels_and_no_inline_code(
 
 
 def test_so_have_the_pages_of_somebody_who_is_logged_in(logged_in: Any, page_problems: Problems) -> None:
-    paths = ["/", "/logout", "/profile/ada"]
+    paths = ["/", "/logout", "/profile/ada", "/picture"]
     assert {path: found for path in paths if (found := page_problems(logged_in.get(path)))} == {}
 
 

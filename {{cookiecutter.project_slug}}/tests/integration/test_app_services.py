@@ -21,7 +21,8 @@ from config import ConfigError
             "STORAGE_URL",
             "ftp://root:hunter2@files",
             "config/storage.yaml: storage.url: found 'ftp://root:***@files': "
-            "ftp scheme, expected file:///path or memory://",
+            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, "
+            "az://container/prefix or sftp://host/path",
         ),
         (
             "QUEUE_URL",

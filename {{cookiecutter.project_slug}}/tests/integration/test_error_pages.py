@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
+import storage
 from app.accounts import User
 from app.services import transaction
 from config import Settings
@@ -180,3 +181,28 @@ def test_a_request_that_gets_no_connection_gives_up_in_time(make_app: Callable[.
         thread.start()
         thread.join()
     assert [answer.status_code for answer in answers] == [503]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (storage.NotFound("a: no such file"), 404),
+        (storage.InvalidPath("../a: no"), 404),
+        (storage.AlreadyExists("a: exists already"), 409),
+        (storage.PermissionDenied("a: the key of the bucket"), 503),
+        (storage.StorageError("a: the key of the bucket"), 503),
+    ],
+    ids=lambda value: getattr(type(value), "__name__", None),
+)
+def test_a_storage_that_refuses_is_told_by_the_status_and_not_in_its_words(
+    app: Flask, client: Any, error: Exception, status: int
+) -> None:
+    @app.get("/file")
+    def file() -> str:
+        raise error
+
+    response = client.get("/file")
+
+    assert response.status_code == status
+    assert str(error) not in response.text
+    assert ("Retry-After" in response.headers) == (status == 503)

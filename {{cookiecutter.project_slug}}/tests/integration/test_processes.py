@@ -154,6 +154,7 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(
     assert len(re.findall(r"stopped \(rc=0\)", printed)) == 3
 
 
+@pytest.mark.slow
 def test_main_stops_all_when_its_terminal_is_closed(environment: dict[str, str], tmp_path: Path) -> None:
     with running(environment, tmp_path) as service:
         wait_for(lambda: len(service.parts()) == 3)
@@ -161,6 +162,7 @@ def test_main_stops_all_when_its_terminal_is_closed(environment: dict[str, str],
         assert service.wait() == 143
 
 
+@pytest.mark.slow
 def test_main_stops_all_when_one_dies(environment: dict[str, str], tmp_path: Path) -> None:
     with running(environment, tmp_path) as service:
         parts = wait_for(lambda: parts if len(parts := service.parts()) == 3 else None)

@@ -86,6 +86,7 @@ def test_a_migration_can_be_printed_as_sql(app: Flask, engine: Engine, capsys: p
     assert all(f"CREATE TABLE {table} (" in output for table in Base.metadata.tables)
 
 
+@pytest.mark.slow
 def test_plain_alembic_works_from_the_root(tmp_path: Path) -> None:
     environ = {"APP_ENV": "testing", "APP_DIR": str(tmp_path), "PATH": "/usr/bin"}
     (tmp_path / "data").mkdir()

@@ -56,7 +56,7 @@ def test_a_queue_without_its_table_is_found(app: Flask, client: Any) -> None:
 def test_a_storage_that_cannot_be_written_is_found(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     client = make_app(STORAGE_URL=(tmp_path / "file" / "folder").as_uri()).test_client()
-    assert client.get("/readyz").get_json()["checks"] == {**GOOD, "storage": "failed: NotFound"}
+    assert client.get("/readyz").get_json()["checks"] == {**GOOD, "storage": "failed: StorageError"}
 
 
 def test_without_a_database_it_lives_and_is_not_ready(app: Flask, client: Any, settings: Settings) -> None:

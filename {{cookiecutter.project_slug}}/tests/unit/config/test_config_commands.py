@@ -75,7 +75,7 @@ def test_check_exits_with_0_if_the_service_can_start(folder: AppDir) -> None:
         ("QUEUE_URL", "queue.url: found 'x': not a supported queue"),
         ("DATABASE_URL", "database.url: found 'x': expected a URL"),
         ("APP_APP__FEATURES", "app.features: expected array, found 'x'"),
-        ("APP_SECURITY__RATE_LIMITS__LOGIN", "security.rate_limits.login: found 'x', expected one like 10 per minute"),
+        ("APP_SECURITY__RATE_LIMITS__LOGIN", "security.rate_limits.login: found 'x': expected one like 10 per minute"),
         ("APP_LOGGING__ROOT__LEVEL", "logging: Unknown level: 'x'"),
     ],
 )

@@ -81,9 +81,9 @@ def test_a_section_may_be_written_in_every_format(project: Project) -> None:
         "ini": "[storage]\nurl = ini://\n",
     }
     for suffix, text in texts.items():
-        for other in (project.root / "config").glob("storage.*"):
+        for other in (project.root / "config/development").glob("storage.*"):
             other.unlink()
-        project.write(f"config/storage.{suffix}", text)
+        project.write(f"config/development/storage.{suffix}", text)
         assert project.load().storage.url == f"{suffix}://"
 
 
@@ -98,7 +98,7 @@ def test_variables_in_texts_and_lists_are_filled_in(project: Project) -> None:
         "$A ${} ${1}": "$A ${} ${1}",
     }
     project.write("config/development/security.json", json.dumps({"trusted_hosts": list(filled_in)}))
-    project.write("config/storage.yaml", "url: file://${A}")
+    project.write("config/development/storage.yaml", "url: file://${A}")
     settings = project.load(A="1", EMPTY="")
     assert settings.security.trusted_hosts == list(filled_in.values())
     assert settings.storage.url == "file://1"
@@ -177,7 +177,7 @@ MISTAKES = [
     ),
     ("security.yaml", "argon2: strong", "security.argon2: expected object, found 'strong'"),
     ("storage.yaml", "url: {a: 1}", "storage.url: expected str, got object"),
-    ("storage.yaml", "uri: x", "storage.uri: unknown key; expected one of url"),
+    ("storage.yaml", "uri: x", "storage.uri: unknown key; expected one of url, disks, accel_redirect"),
     ("security.yaml", "argon2: {speed: 1}", "security.argon2.speed: unknown key"),
     ("nonsense.yaml", "host: x", f"nonsense: unknown section; expected one of {', '.join(SECTIONS)}"),
     ("storage.yaml", "1: x", "key 1 is read as int; put it in quotes"),
@@ -252,7 +252,9 @@ def test_two_files_for_one_section_are_both_named(project: Project) -> None:
 
 def test_an_unknown_key_is_found_even_if_its_table_is_empty(project: Project) -> None:
     project.write("config/development/storage.yaml", "uri: {}")
-    assert project.problems() == ("config/storage.*: storage.uri: unknown key; expected one of url",)
+    assert project.problems() == (
+        "config/storage.*: storage.uri: unknown key; expected one of url, disks, accel_redirect",
+    )
 
 
 def test_a_missing_file_is_named(project: Project) -> None:
@@ -269,6 +271,8 @@ def test_each_missing_key_is_named_with_what_belongs_there(project: Project) -> 
         "config/database.yaml: database.pool_size: missing; expected a whole number",
         "config/database.yaml: database.echo: missing; expected true or false",
         "config/storage.*: storage.url: missing; expected text",
+        "config/storage.*: storage.disks: missing; expected a list or table",
+        "config/storage.*: storage.accel_redirect: missing; expected text",
     )
 
 

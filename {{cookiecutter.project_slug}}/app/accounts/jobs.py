@@ -1,0 +1,70 @@
+"""Jobs around profile pictures."""
+
+import logging
+from contextlib import suppress
+from datetime import timedelta
+
+import dramatiq
+import svcs
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.accounts.models import User
+from app.accounts.pictures import small_picture
+from database import utc_now
+from database.schedule import scheduled
+from storage import NotFound
+from storage.disks import Disks
+
+logger = logging.getLogger(__name__)
+
+
+@dramatiq.actor
+def make_picture(user_id: int, upload: str) -> None:
+    """Make what a user has uploaded the picture that is shown, unless another upload has come after it.
+
+    Args:
+        user_id: whose picture it is.
+        upload: the name of the upload, a file `pictures/<upload>` on the default disk.
+    """
+    disks = svcs.flask.get(Disks)
+    source, target = f"pictures/{upload}", f"pictures/{upload}.webp"
+    try:
+        with disks["default"].open(source) as stream:
+            small = small_picture(stream)
+    except NotFound:
+        return  # This job has run before, and its worker was lost before it could say so.
+    disks["media"].write(target, small)
+    # Only now, so that nobody waits for a database that is locked while a picture is made.
+    user = svcs.flask.get(Session).get(User, user_id, with_for_update=True)
+    if user and user.picture_upload == upload:
+        if user.picture:
+            remove_file.send("media", user.picture)
+        user.picture, user.picture_upload = target, None
+    elif not user or user.picture != target:  # It is, if this job has run before.
+        remove_file.send("media", target)
+    remove_file.send("default", source)
+
+
+@dramatiq.actor
+def remove_file(disk: str, path: str) -> None:
+    """Delete a file. Sent in a transaction, it is deleted if and only if that transaction commits."""
+    with suppress(NotFound):
+        svcs.flask.get(Disks)[disk].remove(path)
+
+
+@scheduled("15 3 * * *", catch_up="latest")
+@dramatiq.actor
+def remove_abandoned_uploads(slot: str) -> None:
+    """Delete pictures that were stored by requests that failed afterwards, a day later."""
+    uploads = svcs.flask.get(Disks)["default"]
+    yesterday = utc_now() - timedelta(days=1)
+    old = [entry for entry in uploads.list("pictures") if entry.modified < yesterday]
+    # What a user still waits for is kept, however long no worker has run.
+    waiting = select(User.picture_upload).where(User.picture_upload.is_not(None))
+    awaited = set(svcs.flask.get(Session).scalars(waiting))
+    abandoned = [entry for entry in old if entry.path.removeprefix("pictures/") not in awaited]
+    for entry in abandoned:
+        with suppress(NotFound):
+            uploads.remove(entry.path)
+    logger.info("removed %d abandoned uploads, due %s", len(abandoned), slot)

@@ -1,0 +1,111 @@
+"""Links to files of disks that serve none themselves, and the route behind them."""
+
+import hashlib
+import io
+import time
+from datetime import timedelta
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+import svcs
+from flask import Flask, Response, abort, current_app, has_request_context, request
+from itsdangerous import Signer
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.wsgi import wrap_file
+
+from config import Settings
+from storage import InvalidPath, NotFound
+from storage.disks import Disks
+from storage.file import FileBackend
+
+# What browsers may show; everything else is for saving. HTML, SVG and PDF can hold scripts.
+SHOWN = {
+    ".avif": "image/avif",
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".ogg": "audio/ogg",
+    ".png": "image/png",
+    ".txt": "text/plain",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+}
+
+
+def register(app: Flask) -> None:
+    """Serve the links."""
+    app.add_url_rule("/files/<disk>/<path:path>", "files", send)
+
+
+def link(disk: str, path: str, expires: timedelta) -> str:
+    """A signed link to a file, without scheme and host.
+
+    Args:
+        disk: the disk's name.
+        path: the file's path on it.
+        expires: the longest time that the link works; it ends up to an eighth earlier.
+    """
+    seconds = int(expires.total_seconds())
+    # The same address for a while lets browsers keep the file.
+    step = max(seconds // 8, 1)
+    until = (int(time.time()) + seconds) // step * step
+    signature = _signer().get_signature(_signed_text(disk, path, until)).decode()
+    root = request.script_root if has_request_context() else ""
+    return f"{root}/files/{quote(disk)}/{quote(path)}?expires={until}&signature={signature}"
+
+
+def send(disk: str, path: str) -> Response:
+    """The file that a link leads to, whole or in ranges (RFC 9110, section 14)."""
+    until = request.args.get("expires", default=0, type=int)
+    if not _signer().verify_signature(_signed_text(disk, path, until), request.args.get("signature", "")):
+        abort(403, "This link is not valid.")
+    if (remaining := until - int(time.time())) <= 0:
+        abort(403, "This link has expired.")
+    storage = svcs.flask.get(Disks).get(disk)
+    if storage is None:
+        abort(404)
+    try:
+        # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
+        entry = storage.stat(path)
+        stream = storage.open(path)
+    except (NotFound, InvalidPath):
+        abort(404, "This file is gone.")
+
+    name = PurePosixPath(path)
+    shown = SHOWN.get(name.suffix.lower())
+    response = Response(mimetype=shown or "application/octet-stream", direct_passthrough=True)
+    # Headers are Latin-1; RFC 6266 has a way to write any other name.
+    named = {"filename": name.name} if name.name.isascii() else {"filename*": f"UTF-8''{quote(name.name, safe='')}"}
+    response.headers.set("Content-Disposition", "inline" if shown else "attachment", **named)
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    response.cache_control.private = True
+    response.cache_control.max_age = remaining
+    accel = svcs.flask.get(Settings).storage.accel_redirect
+    if accel and isinstance(storage.backend, FileBackend):
+        stream.close()
+        response.headers["X-Accel-Redirect"] = f"{accel.rstrip('/')}/{quote(disk)}/{quote(entry.path)}"
+        return response
+    response.last_modified = entry.modified
+    response.set_etag(entry.etag)
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    response.response = wrap_file(request.environ, stream, 1 << 16)
+    response.content_length = size
+    try:
+        return response.make_conditional(request, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
+    except RequestedRangeNotSatisfiable:
+        if request.range and request.range.units == "bytes" and request.range.ranges[0][0] >= size:
+            stream.close()
+            raise
+        # Werkzeug refuses several ranges, a suffix longer than the file, and other units: these get the whole file.
+        return response
+
+
+def _signer() -> Signer:
+    return Signer(current_app.config["SECRET_KEY"], salt="app.files", digest_method=hashlib.sha256)
+
+
+def _signed_text(disk: str, path: str, until: int) -> str:
+    return f"{disk}\n{path}\n{until}"

@@ -1,0 +1,208 @@
+"""The disks of `config/storage.yaml`, and where they are."""
+
+import stat
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import svcs
+from flask import Flask
+
+from app import files
+from config import ConfigError, load
+from storage import Storage, StorageError
+from storage.disks import Disks, disk_url, open_disks
+from storage.file import FileBackend
+from storage.memory import MemoryBackend
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., Disks]:
+    """The disks of a service with these environment variables."""
+
+    def opened(folder: str = "app", **environment: str) -> Disks:
+        return open_disks(load({"APP_ENV": "testing", "APP_DIR": str(tmp_path / folder), **environment}), files.link)
+
+    return opened
+
+
+def root(disk: Storage) -> Path:
+    assert isinstance(disk.backend, FileBackend)
+    return Path(disk.backend.root)
+
+
+def test_the_shipped_disks_are_folders_of_the_app_folder(opened: Callable[..., Disks], tmp_path: Path) -> None:
+    folders = {"default": "data/uploads", "media": "media", "exports": "data/exports"}
+    assert {name: root(disk) for name, disk in opened().items()} == {
+        name: tmp_path / "app" / folder for name, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "folder", ["with space", "100%25 %", "größe", "what?", "no#1", "a;b&c=d+e", "[x]", "~", "日本"]
+)
+def test_an_app_folder_of_any_name_works(opened: Callable[..., Disks], tmp_path: Path, folder: str) -> None:
+    disk = opened(folder)["media"]
+    disk.write("a.txt", b"here")
+    assert (tmp_path / folder / "media" / "a.txt").read_bytes() == b"here"
+
+
+def test_files_and_folders_are_made_for_the_service_and_its_group(opened: Callable[..., Disks], tmp_path: Path) -> None:
+    opened()["media"].write("a/b.txt", b"")
+    places = [tmp_path / "app" / "media" / name for name in ("", "a", "a/b.txt")]
+    assert [stat.S_IMODE(place.stat().st_mode) for place in places] == [0o750, 0o750, 0o640]
+
+
+def test_the_storage_url_moves_all_disks_but_those_with_a_url_of_their_own(
+    opened: Callable[..., Disks], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    disks = opened(STORAGE_URL=f"{tmp_path.as_uri()}/far%20away/", APP_STORAGE__DISKS__OWN=own.as_uri())
+    assert [root(disks[name]) for name in ("default", "media", "own")] == [
+        tmp_path / "far away" / "data" / "uploads",
+        tmp_path / "far away" / "media",
+        own,
+    ]
+    assert {type(disk.backend) for disk in opened(STORAGE_URL="memory://").values()} == {MemoryBackend}
+
+
+def test_disks_in_memory_are_apart(opened: Callable[..., Disks]) -> None:
+    disks = opened(STORAGE_URL="memory://")
+    disks["media"].write("a", b"")
+    assert not disks["default"].exists("a")
+
+
+@pytest.mark.parametrize(
+    ("base", "place", "url"),
+    [
+        ("file:///app", "media", "file:///app/media"),
+        ("file:///app/", "/data/exports/", "file:///app/data/exports"),
+        ("file:///app", "memory://", "memory://"),
+        ("file:///app%20dir?file_mode=0600", "media", "file:///app%20dir/media?file_mode=0600"),
+        ("file:///app", "media?file_mode=0644", "file:///app/media?file_mode=0644"),
+        (
+            "file:///app?file_mode=0600&owner=root",
+            "media?file_mode=0644",
+            "file:///app/media?file_mode=0600&owner=root&file_mode=0644",
+        ),
+        ("s3://bucket?region=eu", "media", "s3://bucket/media?region=eu"),
+        ("s3://bucket/a%2Fb?secret=x%2By", "zwei drei", "s3://bucket/a%2Fb/zwei%20drei?secret=x%2By"),
+        ("sftp://me:p%40ss@host:22/srv", "100%", "sftp://me:p%40ss@host:22/srv/100%25"),
+    ],
+)
+def test_a_disk_is_a_folder_below_the_url_with_the_options_of_both(base: str, place: str, url: str) -> None:
+    assert disk_url(base, place) == url
+
+
+def test_the_options_of_a_disk_win(opened: Callable[..., Disks], tmp_path: Path) -> None:
+    disks = opened(
+        STORAGE_URL=f"{tmp_path.as_uri()}?file_mode=0600&folder_mode=0700",
+        APP_STORAGE__DISKS__PUBLIC="public?file_mode=0644",
+    )
+    backends = [disks[name].backend for name in ("media", "public")]
+    assert [(backend.file_mode, backend.folder_mode) for backend in backends if isinstance(backend, FileBackend)] == [
+        (0o600, 0o700),
+        (0o644, 0o700),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        (
+            {"APP_STORAGE__DISKS": '{"media": "media", "more": "more"}'},
+            "environment variable APP_STORAGE__DISKS: storage.disks: found 'media, more': expected one called default",
+        ),
+        (
+            {"APP_STORAGE__DISKS": '{"default": "ftp://me:hunter2@host"}'},
+            "environment variable APP_STORAGE__DISKS: storage.disks.default: found 'ftp://me:***@host': ftp scheme",
+        ),
+        (
+            {"APP_STORAGE__DISKS__MORE": "ftp://me:hunter2@host/files"},
+            "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
+            "found 'ftp://me:***@host/files': ftp scheme, expected",
+        ),
+        (
+            {"APP_STORAGE__DISKS__MORE": "s3://bucket?secret_access_key=hunter2&bogus=1"},
+            "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
+            "found 's3://bucket?secret_access_key=***&bogus=1': Configuration key: 'bogus'",
+        ),
+        (
+            {"APP_STORAGE__DISKS__MORE": "more?file_mode=0999"},
+            "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
+            "found 'more?file_mode=0999': mode '0999', expected one like 0640",
+        ),
+        (
+            {"APP_STORAGE__DISKS__MORE": "more?file_mode=0600", "STORAGE_URL": "memory://"},
+            "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
+            "found 'more?file_mode=0600': unknown option file_mode; expected none",
+        ),
+        (
+            {"STORAGE_URL": "file:///srv?owner=nobody-of-that-name"},
+            "config/storage.yaml: storage.url: found 'file:///srv?owner=nobody-of-that-name': "
+            "owner 'nobody-of-that-name': no such user or group",
+        ),
+        (
+            {"STORAGE_URL": "s3://bucket?token=hunter2&region"},
+            "config/storage.yaml: storage.url: found 's3://bucket?token=***&region': the options behind",
+        ),
+        (
+            {"STORAGE_URL": "/srv/files"},
+            "config/storage.yaml: storage.url: found '/srv/files': no scheme, expected file:///path",
+        ),
+        (
+            {"STORAGE_URL": "sftp://me:hunter2@/srv"},
+            "config/storage.yaml: storage.url: found 'sftp://me:***@/srv': sftp scheme, expected",
+        ),
+    ],
+)
+def test_a_wrong_disk_is_named_with_its_source_and_without_its_password(
+    opened: Callable[..., Disks], environment: dict[str, str], line: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        opened(**environment)
+    assert str(raised.value).startswith(line)
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_opening_disks_makes_and_asks_nothing(opened: Callable[..., Disks], tmp_path: Path) -> None:
+    opened()
+    opened(STORAGE_URL="s3://bucket?endpoint=http://127.0.0.1:9")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_views_and_jobs_get_the_default_disk_or_one_by_name(app: Flask) -> None:
+    with app.app_context():
+        disks = svcs.flask.get(Disks)
+        assert svcs.flask.get(Storage) is disks["default"]
+    assert sorted(disks) == ["default", "exports", "media"]
+
+
+def test_every_disk_of_the_service_makes_links_and_other_storages_make_none(
+    app: Flask, opened: Callable[..., Disks]
+) -> None:
+    hour = timedelta(hours=1)
+    with app.app_context():
+        for name, disk in svcs.flask.get(Disks).items():
+            assert disk.url("a b", expires=hour).startswith(f"/files/{name}/a%20b?")
+    with pytest.raises(StorageError, match="makes no links"):
+        Storage("memory://").url("a", expires=hour)
+
+
+@pytest.mark.parametrize("name", ["DEFAULT", "EXPORTS", "MORE"])
+def test_the_service_is_not_ready_while_one_disk_cannot_be_written(
+    make_app: MakeApp, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    client: Any = make_app(**{f"APP_STORAGE__DISKS__{name}": f"{tmp_path.as_uri()}/file/folder"}).test_client()
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json["checks"]["storage"].startswith("failed: ")
+    assert [check for check in response.json["checks"].values() if check != "ok"] == [
+        response.json["checks"]["storage"]
+    ]
