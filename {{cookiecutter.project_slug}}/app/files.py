@@ -61,7 +61,7 @@ def send(disk: str, path: str) -> Response:
     until = request.args.get("expires", default=0, type=int)
     if not _signer().verify_signature(_signed_text(disk, path, until), request.args.get("signature", "")):
         abort(403, "This link is not valid.")
-    if (remaining := until - int(time.time())) <= 0:
+    if until <= time.time():
         abort(403, "This link has expired.")
     storage = svcs.flask.get(Disks).get(disk)
     if storage is None:
@@ -80,8 +80,9 @@ def send(disk: str, path: str) -> Response:
     named = {"filename": name.name} if name.name.isascii() else {"filename*": f"UTF-8''{quote(name.name, safe='')}"}
     response.headers.set("Content-Disposition", "inline" if shown else "attachment", **named)
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    # Browsers keep it and ask each time whether it is still the same: a path may get other content.
     response.cache_control.private = True
-    response.cache_control.max_age = remaining
+    response.cache_control.no_cache = True
     accel = svcs.flask.get(Settings).storage.accel_redirect
     if accel and isinstance(storage.backend, FileBackend):
         stream.close()

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 SECRET_NAME = re.compile(r"(secret|password|token|dsn|key)$")
-SECRET_IN_QUERY = re.compile(r"(://[^\s]*?[?&]\w*(?:secret|password|token|key)=)[^&]*")
+SECRET_IN_QUERY = re.compile(r"([?&]\w*(?:secret|password|token|key)=)[^&]*", re.IGNORECASE)
 
 
 def mask(key: str, value: Any) -> Any:

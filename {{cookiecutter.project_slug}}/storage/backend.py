@@ -78,11 +78,14 @@ class Backend(ABC):
     def remove(self, path: str) -> None:
         """Delete a file, and the folders that are empty without it."""
 
-    def remove_all(self, paths: Iterable[str]) -> None:
-        """Delete files; those that are not there are none to worry about."""
+    def remove_all(self, paths: Iterable[str]) -> int:
+        """Delete files, those that are not there left out; returns how many paths were given."""
+        count = 0
         for path in paths:
+            count += 1
             with suppress(NotFound):
                 self.remove(path)
+        return count
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at the path."""
@@ -102,7 +105,7 @@ class Backend(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise if files cannot be written now."""
+        """Raise if files cannot be written now, as far as that can be told without writing any."""
 
     def url(self, path: str, expires: timedelta) -> str | None:
         """A link that the backend itself serves; None if it serves none."""
@@ -117,7 +120,7 @@ class Draft(io.BufferedIOBase, BinaryIO):
     """What a file will hold. Closing it makes it the file.
 
     A failed write, an exception in its `with` block, or being forgotten leave the old file as it was. In a block, only
-    its end counts: a wrapper such as TextIOWrapper closes what it wraps even when it fails.
+    its end counts, and `close` does nothing: a wrapper such as TextIOWrapper closes what it wraps even when it fails.
 
     Args:
         path: the file's, for errors.
@@ -151,7 +154,7 @@ class Draft(io.BufferedIOBase, BinaryIO):
         with self._errors(self.path):
             count = self.file.write(data)
         self.failed = False
-        return len(data) if count is None else count
+        return count
 
     def close(self) -> None:
         """Make what was written the file, unless a write has failed before."""

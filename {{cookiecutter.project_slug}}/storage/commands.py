@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -180,11 +181,11 @@ def sync(source: Storage, target: Storage, delete: bool, dry_run: bool, as_json:
     # First what is removed, since a file may stand where a folder is needed.
     steps.sort(key=lambda step: step.action, reverse=True)
     if not dry_run:
-        with _progress(len(steps) > 1) as progress:
-            task = progress.add_task("syncing", total=sum(step.entry.size for step in steps if step.action == "copy"))
+        size = sum(step.entry.size for step in steps if step.action == "copy")
+        with _progress(len(steps) > 1 or size > 8 * CHUNK) as progress:
+            task = progress.add_task("syncing", total=size)
             for step in steps:
-                perform(step, source, target)
-                progress.advance(task, step.entry.size if step.action == "copy" else 0)
+                perform(step, source, target, partial(progress.advance, task))
     if as_json:
         click.echo(json.dumps([{"action": step.action, **_fields(step.entry)} for step in steps], ensure_ascii=False))
         return
@@ -212,15 +213,15 @@ def _open_local(path: str) -> Iterator[IO[bytes]]:
         with click.open_file(path, "wb") as file:
             yield file
         return
-    partial = place.with_name(f".{secrets.token_hex(8)}.partial")
+    half = place.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        with partial.open("xb") as file:
+        with half.open("xb") as file:
             yield file
-        partial.replace(place)
+        half.replace(place)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None
     finally:
-        partial.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
 
 
 def _size_of(file: BinaryIO) -> int | None:

@@ -6,7 +6,8 @@ from functools import partial
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from config import Settings
-from storage.errors import StorageError
+from storage.errors import InvalidPath, StorageError
+from storage.paths import normalise
 from storage.storage import Storage
 
 
@@ -47,10 +48,17 @@ def open_disks(settings: Settings, link: Callable[[str, str, timedelta], str] | 
 
 
 def disk_url(base: str, place: str) -> str:
-    """The URL of a disk: `place` itself if it is one, else that folder below `base`, with the options of both."""
+    """The URL of a disk: `place` itself if it is one, else that folder below `base`, with the options of both.
+
+    Raises:
+        ValueError: `place` is neither.
+    """
     if "://" in place:
         return place
     parts = urlsplit(base)
     folder, _, options = place.partition("?")
-    path = f"{parts.path.rstrip('/')}/{quote(folder.strip('/'))}"
+    try:
+        path = f"{parts.path.rstrip('/')}/{quote(normalise(folder))}"
+    except InvalidPath as error:
+        raise ValueError(f"{error}; expected a folder below storage.url, or a URL such as file:///path") from None
     return urlunsplit(parts._replace(path=path, query="&".join(filter(None, (parts.query, options)))))

@@ -7,7 +7,6 @@ import logging
 import os
 import pwd
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 from storage.backend import ATTEMPTS, Backend, Draft, Entry
 from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
-from storage.paths import FORBIDDEN, PARTIAL
+from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +43,7 @@ class FileBackend(Backend):
 
     def __init__(self, root: Path, options: Mapping[str, str]) -> None:
         self.root = os.path.realpath(root)
+        self.inside = self.root.rstrip("/") + "/"
         self.file_mode = _mode(options.get("file_mode", "0640"))
         self.folder_mode = _mode(options.get("folder_mode", "0750"))
         self.owner = _owner(options.get("owner", ""))
@@ -163,7 +163,7 @@ class FileBackend(Backend):
 
     def _require_inside(self, path: str, real: str | None = None) -> None:
         real = real or os.path.realpath(f"{self.root}/{path}")
-        if real != self.root and not real.startswith(f"{self.root}/"):
+        if not f"{real}/".startswith(self.inside):
             raise InvalidPath(f"{path}: a link leads out of the storage")
 
     def _require_file(self, folder: int, name: str, path: str) -> None:
@@ -217,8 +217,7 @@ class FileBackend(Backend):
                 # Others may make it as well, or remove the one that it lies in; whoever needs it looks again.
                 with suppress(FileExistsError, FileNotFoundError):
                     place.mkdir()
-                    place.chmod(self.folder_mode)
-                    os.chown(place, *self.owner)
+                    self._give_mode_and_owner(place, place.stat(), self.folder_mode)
 
     def _remove_empty_folders(self, path: str) -> None:
         while path := path.rpartition("/")[0]:
@@ -230,30 +229,42 @@ class FileBackend(Backend):
     def _new_partial(self) -> tuple[int, str]:
         """A new file in PARTIAL, open, and where it is. The lock on it ends with the process, however that ends."""
         for _ in range(ATTEMPTS):
-            place = f"{self.root}/{PARTIAL}/{secrets.token_hex(16)}"
+            place = f"{self.root}/{new_partial()}"
             try:
                 descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, self.file_mode)
             except FileNotFoundError:
-                self._make_folders(f"{PARTIAL}/new")
+                self._make_folders(new_partial())
                 continue
             except NotADirectoryError:
                 break
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            if os.fstat(descriptor).st_nlink:
-                os.fchmod(descriptor, self.file_mode)
-                os.fchown(descriptor, *self.owner)
-                return descriptor, place
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+                status = os.fstat(descriptor)
+                if status.st_nlink:
+                    self._give_mode_and_owner(descriptor, status, self.file_mode)
+                    return descriptor, place
+            except BaseException:
+                os.close(descriptor)
+                os.unlink(place)
+                raise
             os.close(descriptor)  # Another process has taken it for abandoned before it was locked.
         raise StorageError(f"{self.root}/{PARTIAL}: cannot be made a folder")
+
+    def _give_mode_and_owner(self, place: int | Path, status: os.stat_result, mode: int) -> None:
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.chmod(place, mode)
+        if self.owner != (-1, -1):
+            os.chown(place, *self.owner)
 
     def _remove_abandoned(self) -> None:
         """Remove what writers have left that were killed: files that nobody holds a lock on."""
         folder = Path(self.root, PARTIAL)
         with suppress(OSError):
             for place in () if folder.is_symlink() else folder.iterdir():
-                with suppress(OSError), place.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    place.unlink()
+                if is_partial(f"{PARTIAL}/{place.name}"):
+                    with suppress(OSError), place.open("rb") as file:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        place.unlink()
 
     @contextmanager
     def errors(self, path: str) -> Iterator[None]:
@@ -263,7 +274,8 @@ class FileBackend(Backend):
             raise self._translate(path, error) from None
 
     def _translate(self, path: str, error: OSError) -> StorageError:
-        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+        # A socket cannot be opened: ENXIO.
+        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or error.errno == errno.ENXIO:
             self._require_inside(path)
             return NotFound(f"{path}: no such file")
         if isinstance(error, PermissionError):

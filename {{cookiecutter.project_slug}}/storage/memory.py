@@ -2,9 +2,8 @@
 
 import io
 import threading
-from bisect import bisect_left, insort
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from itertools import accumulate, count
 from typing import BinaryIO, cast
@@ -18,7 +17,6 @@ class MemoryBackend(Backend):
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[bytes, Entry]] = {}
-        self.paths: list[str] = []
         self.versions = count()
         self.lock = threading.RLock()
 
@@ -41,27 +39,18 @@ class MemoryBackend(Backend):
         with self.lock:
             self._find(path)
             del self.files[path]
-            del self.paths[bisect_left(self.paths, path)]
 
     def stat(self, path: str) -> Entry:
         return self._find(path)[1]
 
     def walk(self, prefix: str, *, recursive: bool) -> Iterator[Entry]:
         start = f"{prefix}/" if prefix else ""
-        last = start
-        while True:
-            with self.lock:
-                place = bisect_left(self.paths, last)
-                path = self.paths[place] if place < len(self.paths) else ""
-                entry = self.files[path][1] if path else None
-            if entry is None or not path.startswith(start):
-                return
-            folder, slash, _ = path.removeprefix(start).partition("/")
-            if recursive or not slash:
-                yield entry
-                last = f"{path}\0"
-            else:
-                last = f"{start}{folder}0"  # 0 follows the slash, so this is behind everything in the folder.
+        with self.lock:
+            paths = sorted(path for path in self.files if path.startswith(start))
+        for path in paths:
+            if recursive or "/" not in path.removeprefix(start):
+                with suppress(NotFound):  # It was removed since the list was made.
+                    yield self.stat(path)
 
     def check(self) -> None:
         """Memory is always there."""
@@ -81,11 +70,8 @@ class MemoryBackend(Backend):
         *folders, _ = accumulate(path.split("/"), "{}/{}".format)
         if any(folder in self.files for folder in folders):
             raise StorageError(f"{path}: a file stands where a folder is needed")
-        place = bisect_left(self.paths, f"{path}/")
-        if place < len(self.paths) and self.paths[place].startswith(f"{path}/"):
+        if path not in self.files and any(other.startswith(f"{path}/") for other in self.files):
             raise StorageError(f"{path}: a folder, expected a file")
 
     def _set(self, path: str, data: bytes) -> None:
-        if path not in self.files:
-            insort(self.paths, path)
         self.files[path] = data, Entry(path, len(data), datetime.now(UTC), f"{next(self.versions):x}")

@@ -2,14 +2,16 @@
 
 https://developmentseed.org/obstore/ names the options of each store: `endpoint`, `region`, keys. What is not given is
 read from the environment's usual variables, such as AWS_ACCESS_KEY_ID.
+
+A process that has used a store cannot fork any more: obstore's threads do not live on in the other one. So nothing may
+be read or written while the service is being made.
 """
 
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any, BinaryIO
 
 import obstore
@@ -18,11 +20,13 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from storage.backend import ABANDONED, CHUNK, SPOOL, Backend, Entry, RemoteFile
 from storage.errors import AlreadyExists, NotFound, PermissionDenied, StorageError
-from storage.paths import FORBIDDEN, PARTIAL
+from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
 
 STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 TIMEOUTS = {"connect_timeout": "5s", "timeout": "30s"}
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
+# A health check must not wait for as long as a large file may.
+PATIENCE_OF_CHECKS = {"connect_timeout": "2s", "timeout": "5s"}
 # Larger files are uploaded in parts of this size, two at a time.
 PART = SPOOL
 # Objects that one request may list or delete.
@@ -50,17 +54,26 @@ class ObjectStoreBackend(Backend):
 
     def __init__(self, scheme: str, bucket: str, prefix: str, options: Mapping[str, str]) -> None:
         config = dict(options)
-        client: Any = {name: config.pop(name, default) for name, default in TIMEOUTS.items()}
-        client["allow_http"] = config.get("endpoint", "").startswith("http://")
+        for name, value in config.items():
+            if "endpoint" in name and not re.match("https?://", value):
+                raise ValueError(f"{name} {value!r}, expected one that begins with https:// or http://")
+        timeouts = {name: config.pop(name, default) for name, default in TIMEOUTS.items()}
         if scheme == "s3":
             # S3 copies "unless it exists" only as a multipart upload.
             config.setdefault("copy_if_not_exists", "multipart")
-        try:
-            self.store = STORES[scheme](
-                bucket, prefix=prefix or None, config=config, client_options=client, retry_config=RETRIES
-            )
-        except BaseError as error:
-            raise ValueError(str(error).partition("\n")[0]) from None
+
+        def connect(timeouts: dict[str, str], retries: Any) -> Any:
+            # Whoever names an endpoint without encryption, on the own machine or network, wants it.
+            client: Any = {**timeouts, "allow_http": True}
+            try:
+                return STORES[scheme](
+                    bucket, prefix=prefix or None, config=config, client_options=client, retry_config=retries
+                )
+            except BaseError as error:
+                raise ValueError(str(error).partition("\n")[0]) from None
+
+        self.store = connect(timeouts, RETRIES)
+        self.checked_store = connect(PATIENCE_OF_CHECKS, {"max_retries": 0})
         self.is_known_to_exist = False
         self.is_clean = False
 
@@ -75,7 +88,7 @@ class ObjectStoreBackend(Backend):
         else:
             # Stores promise "unless it exists" for one request, and for a copy, but not for an upload in parts.
             self._remove_abandoned()
-            partial = f"{PARTIAL}/{secrets.token_hex(16)}"
+            partial = new_partial()
             try:
                 self.put(partial, file, size, overwrite=True)
                 obstore.copy(self.store, partial, path, overwrite=False)
@@ -99,11 +112,13 @@ class ObjectStoreBackend(Backend):
         self.stat(path)
         self.remove_all([path])
 
-    def remove_all(self, paths: Iterable[str]) -> None:
-        remaining = iter(paths)
+    def remove_all(self, paths: Iterable[str]) -> int:
+        remaining, count = iter(paths), 0
         while batch := list(islice(remaining, BATCH)):
             with self.errors(batch[0]):
                 obstore.delete(self.store, batch)
+            count += len(batch)
+        return count
 
     def stat(self, path: str) -> Entry:
         with self.errors(path):
@@ -115,8 +130,13 @@ class ObjectStoreBackend(Backend):
                 chunks: Any = obstore.list(self.store, prefix or None, chunk_size=BATCH)
             else:
                 chunks = [obstore.list_with_delimiter(self.store, prefix or None)["objects"]]
-            for found in chain.from_iterable(chunks):
-                if not found["path"].startswith(f"{PARTIAL}/") and not FORBIDDEN.search(found["path"]):
+            for found, following in pairwise(chain(chain.from_iterable(chunks), [None])):
+                path = found["path"]
+                # Consoles make an empty object for a folder, which is no file.
+                may_be_folder = path == prefix or (following and following["path"].startswith(f"{path}/"))
+                if found["size"] == 0 and may_be_folder and not self.exists(path):
+                    continue
+                if not path.startswith(f"{PARTIAL}/") and not FORBIDDEN.search(path):
                     yield _entry(found)
 
     def check(self) -> None:
@@ -142,17 +162,20 @@ class ObjectStoreBackend(Backend):
 
     def _find_bucket(self, path: str) -> None:
         try:
-            next(iter(obstore.list(self.store, chunk_size=1)), None)
+            next(iter(obstore.list(self.checked_store, chunk_size=1)), None)
         except (OSError, BaseError) as error:
-            raise _translate(path, error) from None
+            # Somebody else's object there may have a name that is no path; the bucket is there all the same.
+            if "invalid path" not in str(error):
+                raise _translate(path, error) from None
         self.is_known_to_exist = True
 
     def _remove_abandoned(self) -> None:
         if not self.is_clean:
-            youngest = datetime.now(UTC) - ABANDONED
-            found = chain.from_iterable(obstore.list(self.store, PARTIAL, chunk_size=BATCH))
-            self.remove_all(entry["path"] for entry in found if entry["last_modified"] < youngest)
-            self.is_clean = True
+            before = datetime.now(UTC) - ABANDONED
+            for found in chain.from_iterable(obstore.list(self.store, PARTIAL, chunk_size=BATCH)):
+                if found["last_modified"] < before and is_partial(found["path"]):
+                    obstore.delete(self.store, found["path"])
+            self.is_clean = True  # Once a process is enough.
 
 
 class _Reader(RemoteFile):

@@ -1,6 +1,7 @@
 """The one place that decides which paths a storage accepts."""
 
 import re
+import secrets
 
 from storage.errors import InvalidPath
 
@@ -13,6 +14,16 @@ PARTIAL = ".partial"
 FORBIDDEN = re.compile(
     "[\\\\\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
+
+
+def new_partial() -> str:
+    """The path of a file that is about to be written."""
+    return f"{PARTIAL}/{secrets.token_hex(16)}"
+
+
+def is_partial(path: str) -> bool:
+    """Whether a path is one of those. A stranger's file in a folder of that name is not, and is never cleaned up."""
+    return re.fullmatch(rf"{re.escape(PARTIAL)}/[0-9a-f]{{32}}", path) is not None
 
 
 def normalise(path: str, *, folder: bool = False) -> str:

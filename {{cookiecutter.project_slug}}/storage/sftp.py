@@ -1,6 +1,6 @@
 """`sftp://user@host/path`: a folder of another machine, through paramiko."""
 
-import secrets
+import logging
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,10 @@ import paramiko
 
 from storage.backend import ABANDONED, ATTEMPTS, Backend, Entry, RemoteFile
 from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
-from storage.paths import FORBIDDEN, PARTIAL
+from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
+
+# It logs with a traceback what it raises as well.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 # Seconds until a server or its answer is given up, and between attempts to connect.
 CONNECT_TIMEOUT, TIMEOUT = 5.0, 30.0
@@ -22,6 +25,8 @@ PAUSES = (0.2, 1.0, 3.0)
 # Bytes that one message carries.
 PACKET = 32768
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
+# What Paramiko raises when a connection is of no use any more.
+FAILURES = (EOFError, OSError, paramiko.SSHException, paramiko.SFTPError)
 # What trying again does not change.
 FINAL = (paramiko.AuthenticationException, paramiko.BadHostKeyException, FileNotFoundError, PermissionError)
 
@@ -37,7 +42,7 @@ class SftpBackend(Backend):
     OPTIONS = ("key_file", "known_hosts")
 
     def __init__(self, server: SplitResult, options: Mapping[str, str]) -> None:
-        self.server, self.options = server, options
+        self.server, self.port, self.options = server, server.port or 22, options
         self.root = ""
         # Paramiko's connections serve one caller at a time.
         self.idle: list[tuple[paramiko.SSHClient, paramiko.SFTPClient]] = []
@@ -50,7 +55,7 @@ class SftpBackend(Backend):
             return _Download(self, path, file, stack.pop_all()).buffered()
 
     def put(self, path: str, file: BinaryIO, size: int, *, overwrite: bool) -> None:
-        partial = f"{PARTIAL}/{secrets.token_hex(16)}"
+        partial = new_partial()
         with self._connection(path) as sftp:
             try:
                 with self._create(sftp, partial) as remote:
@@ -60,7 +65,7 @@ class SftpBackend(Backend):
                         remote.write(data)
                 self._rename(sftp, partial, path, overwrite=overwrite)
             except BaseException:
-                with suppress(OSError, EOFError, paramiko.SSHException):
+                with suppress(*FAILURES):
                     sftp.remove(self._address(partial))
                 raise
 
@@ -99,7 +104,7 @@ class SftpBackend(Backend):
 
     def check(self) -> None:
         with self._connection(".") as sftp:
-            probe = f"{PARTIAL}/{secrets.token_hex(16)}"
+            probe = new_partial()
             self._create(sftp, probe).close()
             sftp.remove(self._address(probe))
 
@@ -114,7 +119,7 @@ class SftpBackend(Backend):
             raise PermissionDenied(f"{path}: {host} denies it") from None
         except UnicodeDecodeError:
             raise StorageError(f"{path}: {host} has a name there that is not UTF-8") from None
-        except (EOFError, OSError, paramiko.SSHException) as error:
+        except FAILURES as error:
             raise StorageError(f"{path}: {host}: {_reason(error)}") from None
 
     @contextmanager
@@ -133,7 +138,7 @@ class SftpBackend(Backend):
             while True:
                 client, sftp = self.idle.pop()
                 transport = client.get_transport()
-                with suppress(OSError, EOFError, paramiko.SSHException):
+                with suppress(*FAILURES):
                     if transport and transport.is_alive() and sftp.stat("."):
                         return client, sftp
                 client.close()
@@ -145,7 +150,7 @@ class SftpBackend(Backend):
             client = paramiko.SSHClient()
             try:
                 return client, self._log_in(client)
-            except (EOFError, OSError, paramiko.SSHException) as error:
+            except FAILURES as error:
                 client.close()
                 pause = next(pauses, None)
                 if pause is None or isinstance(error, FINAL) or "known_hosts" in str(error):
@@ -159,7 +164,7 @@ class SftpBackend(Backend):
         is_told = bool(password or key_file)
         client.connect(
             self.server.hostname or "",
-            self.server.port or 22,
+            self.port,
             username=unquote(self.server.username) if self.server.username else None,
             password=unquote(password) if password else None,
             key_filename=key_file,
@@ -244,11 +249,12 @@ class SftpBackend(Backend):
                 sftp.rmdir(self._address(folder))
 
     def _remove_abandoned(self, sftp: paramiko.SFTPClient) -> None:
-        oldest = time.time() - ABANDONED.total_seconds()
-        with suppress(FileNotFoundError):
+        before = time.time() - ABANDONED.total_seconds()
+        with suppress(OSError):  # Whoever may only read has left nothing there.
             for found in sftp.listdir_attr(self._address(PARTIAL)):
-                if (found.st_mtime or 0) < oldest:
-                    sftp.remove(self._address(f"{PARTIAL}/{found.filename}"))
+                path = f"{PARTIAL}/{found.filename}"
+                if (found.st_mtime or 0) < before and is_partial(path):
+                    sftp.remove(self._address(path))
 
 
 class _Download(RemoteFile):
@@ -280,13 +286,17 @@ def _parents(path: str) -> list[str]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, paramiko.PasswordRequiredException):
+        return "the key file has a passphrase, expected one without"
     if isinstance(error, paramiko.AuthenticationException):
         return "the login is refused"
     if isinstance(error, paramiko.BadHostKeyException):
         return "its host key is not the known one"
     if "not found in known_hosts" in str(error):
         return "its host key is not known; add it to known_hosts"
-    return "takes too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    if isinstance(error, TimeoutError) or "No existing session" in str(error):
+        return "takes too long"
+    return str(error) or type(error).__name__
 
 
 def _entry(path: str, size: int, seconds: int) -> Entry:

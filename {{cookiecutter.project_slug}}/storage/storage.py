@@ -13,6 +13,7 @@ from storage.file import FileBackend
 from storage.memory import MemoryBackend
 from storage.paths import normalise
 
+LONGEST_LINK = timedelta(days=7)
 SCHEMES = "file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or sftp://host/path"
 
 
@@ -101,15 +102,7 @@ class Storage:
 
     def remove_tree(self, prefix: str) -> int:
         """Delete all files below a folder; returns how many. The root itself is refused as `InvalidPath`."""
-        removed = 0
-
-        def paths() -> Iterator[str]:
-            nonlocal removed
-            for removed, entry in enumerate(self.backend.walk(normalise(prefix), recursive=True), 1):  # noqa: B007
-                yield entry.path
-
-        self.backend.remove_all(paths())
-        return removed
+        return self.backend.remove_all(entry.path for entry in self.backend.walk(normalise(prefix), recursive=True))
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at the path."""
@@ -130,9 +123,16 @@ class Storage:
     def url(self, path: str, *, expires: timedelta) -> str:
         """A link by which whoever has it can read the file until it expires. The file need not be there yet.
 
+        Args:
+            path: the file's.
+            expires: how long the link may work, seven days at most: S3 allows no more.
+
         Raises:
+            ValueError: that time is too long or over.
             StorageError: neither the backend nor the service makes links.
         """
+        if not timedelta() < expires <= LONGEST_LINK:
+            raise ValueError(f"expires {expires}, expected more than nothing and at most {LONGEST_LINK}")
         path = normalise(path)
         if link := self.backend.url(path, expires):
             return link
@@ -141,7 +141,7 @@ class Storage:
         raise StorageError(f"{path}: this storage makes no links")
 
     def check(self) -> None:
-        """Raise `StorageError` if files cannot be written now."""
+        """Raise `StorageError` if files cannot be written now; an object store is only asked for a listing."""
         self.backend.check()
 
 
@@ -152,6 +152,8 @@ def _backend(url: str) -> Backend:
         options = dict(parse_qsl(parts.query.replace("+", "%2B"), True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise ValueError("the options behind `?` are no list of name=value with & between them") from None
+    if parts.fragment:
+        raise ValueError("a `#` in a name or a password has to be written %23")
     path = unquote(parts.path)
     if parts.scheme in ("s3", "gs", "az") and parts.netloc:
         with _library("s3"):

@@ -1,7 +1,6 @@
 """Makes one storage hold what another one holds."""
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from storage.backend import CHUNK, Entry
@@ -40,11 +39,13 @@ def plan(source: Storage, target: Storage, *, delete: bool = False) -> Iterator[
         other = next(others, None)
 
 
-def perform(step: Step, source: Storage, target: Storage) -> None:
-    """Do one step."""
+def perform(step: Step, source: Storage, target: Storage, advance: Callable[[int], object] = lambda _: None) -> None:
+    """Do one step, and tell `advance` of every piece that is copied how many bytes it had."""
     path = step.entry.path
     if step.action == "remove":
         target.remove(path)
         return
     with source.open(path) as reader, target.open(path, "wb") as writer:
-        shutil.copyfileobj(reader, writer, CHUNK)
+        while chunk := reader.read(CHUNK):
+            writer.write(chunk)
+            advance(len(chunk))

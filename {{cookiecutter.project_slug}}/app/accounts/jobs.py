@@ -16,6 +16,9 @@ from database.schedule import scheduled
 from storage import NotFound
 from storage.disks import Disks
 
+# What users have sent, not for showing: it lies on the default disk until a job has made a picture of it on `media`.
+UPLOADS = "accounts/uploads"
+
 logger = logging.getLogger(__name__)
 
 
@@ -25,10 +28,10 @@ def make_picture(user_id: int, upload: str) -> None:
 
     Args:
         user_id: whose picture it is.
-        upload: the name of the upload, a file `pictures/<upload>` on the default disk.
+        upload: the name of the upload, a file in UPLOADS on the default disk.
     """
     disks = svcs.flask.get(Disks)
-    source, target = f"pictures/{upload}", f"pictures/{upload}.webp"
+    source, target = f"{UPLOADS}/{upload}", f"pictures/{upload}.webp"
     try:
         with disks["default"].open(source) as stream:
             small = small_picture(stream)
@@ -59,11 +62,13 @@ def remove_abandoned_uploads(slot: str) -> None:
     """Delete pictures that were stored by requests that failed afterwards, a day later."""
     uploads = svcs.flask.get(Disks)["default"]
     yesterday = utc_now() - timedelta(days=1)
-    old = [entry for entry in uploads.list("pictures") if entry.modified < yesterday]
+    old = [entry for entry in uploads.list(UPLOADS) if entry.modified < yesterday]
     # What a user still waits for is kept, however long no worker has run.
     waiting = select(User.picture_upload).where(User.picture_upload.is_not(None))
-    awaited = set(svcs.flask.get(Session).scalars(waiting))
-    abandoned = [entry for entry in old if entry.path.removeprefix("pictures/") not in awaited]
+    session = svcs.flask.get(Session)
+    awaited = {f"{UPLOADS}/{upload}" for upload in session.scalars(waiting)}
+    session.commit()  # Nobody's writes shall wait while files are removed.
+    abandoned = [entry for entry in old if entry.path not in awaited]
     for entry in abandoned:
         with suppress(NotFound):
             uploads.remove(entry.path)

@@ -1,17 +1,23 @@
 """Profile pictures: checked by what they hold, and made small."""
 
 import io
+import threading
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
 # What is taken, by Pillow's name, with the media type that goes with it.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+# A few bytes can claim to be a picture that fills the memory. A JPEG is read no larger than it is needed; a WebP takes
+# 16 bytes for each pixel.
+MOST_MEGAPIXELS = {"JPEG": 30, "PNG": 12, "WEBP": 12}
+TOO_MANY_PIXELS = "This picture has too many pixels: at most " + ", ".join(
+    f"{most} million in a {name}" for name, most in MOST_MEGAPIXELS.items()
+)
+# One picture at a time in each process.
+decoding = threading.Lock()
 # Pixels along each side of the square that is shown.
 SIDE = 512
-# A few bytes can claim to be a picture that fills the memory.
-MOST_PIXELS = 24_000_000
-TOO_MANY_PIXELS = f"This picture has more than {MOST_PIXELS // 1_000_000} million pixels."
 
 
 class UnusablePicture(Exception):
@@ -32,14 +38,13 @@ def check_picture(stream: BinaryIO, media_type: str) -> None:
         raise UnusablePicture("This file is empty.")
     stream.seek(0)
     try:
-        with Image.open(stream, formats=tuple(FORMATS)) as image:
+        with decoding, Image.open(stream, formats=tuple(FORMATS)) as image:
             # A photo with a second one behind it is called MPO.
             found = "JPEG" if image.format == "MPO" else image.format or ""
             if media_type != FORMATS[found]:
                 raise UnusablePicture(f"This file says it is {media_type}, but it is a {found} picture.")
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MOST_MEGAPIXELS[found] * 1_000_000:
                 raise UnusablePicture(TOO_MANY_PIXELS)
-            # A JPEG is read no larger than it is needed.
             image.draft("RGB", (SIDE, SIDE))
             image.load()
     except UnusablePicture:
@@ -55,7 +60,7 @@ def small_picture(stream: BinaryIO) -> bytes:
 
     Cameras write the place where a picture was taken into it.
     """
-    with Image.open(stream, formats=tuple(FORMATS)) as image:
+    with decoding, Image.open(stream, formats=tuple(FORMATS)) as image:
         image.draft("RGB", (SIDE, SIDE))
         upright = _upright(image)
         if upright.mode == "I;16":

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from app.accounts.forms import LoginForm, LogoutForm, PictureForm, RegisterForm
-from app.accounts.jobs import make_picture, remove_file
+from app.accounts.jobs import UPLOADS, make_picture, remove_file
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import check_password, hash_password
 from app.extensions import accepts_files, limiter, login_manager, rate_limit
@@ -101,11 +101,13 @@ def profile(username: str) -> Page:
 @login_required
 def picture() -> Page:
     """Take a new picture; a job makes it small and shows it."""
+    # Checking and storing a file may take long; nobody else's writes shall wait for it.
+    svcs.flask.get(Session).commit()
     form = PictureForm()
     if not form.validate_on_submit():
         return render_template("accounts/picture.html", form=form), 422 if form.is_submitted() else 200
     upload = secrets.token_hex(16)
-    with svcs.flask.get(Disks)["default"].open(f"pictures/{upload}", "wb") as file:
+    with svcs.flask.get(Disks)["default"].open(f"{UPLOADS}/{upload}", "wb") as file:
         shutil.copyfileobj(form.picture.data.stream, file)
     current_user.picture_upload = upload
     make_picture.send(current_user.id, upload)

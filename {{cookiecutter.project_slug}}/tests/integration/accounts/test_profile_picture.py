@@ -3,8 +3,10 @@
 import io
 import os
 import re
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -90,7 +92,7 @@ def colour(image: Image.Image) -> tuple[int, int, int]:
 def age(settings: Settings, by: timedelta) -> None:
     """Make all uploads older."""
     moment = (utc_now() - by).timestamp()
-    for place in (settings.app_dir.data / "uploads" / "pictures").iterdir():
+    for place in (settings.app_dir.data / "uploads/accounts/uploads").iterdir():
         os.utime(place, (moment, moment))
 
 
@@ -114,7 +116,7 @@ def test_an_uploaded_picture_is_shown_once_a_worker_has_made_it_small(
     assert "<img" not in profile
     assert "A new one is on its way." in logged_in.get("/picture").text
     [original] = disks["default"].list()
-    assert re.fullmatch("pictures/[0-9a-f]{32}", original.path)
+    assert re.fullmatch("accounts/uploads/[0-9a-f]{32}", original.path)
 
     assert work() == 0
     assert held(disks) == {"media": 1}
@@ -122,7 +124,7 @@ def test_an_uploaded_picture_is_shown_once_a_worker_has_made_it_small(
         image = shown(visitor)
         assert (image.size, image.format, colour(image)) == ((40, 40), "WEBP", RED)
     assert "on its way" not in logged_in.get("/picture").text
-    assert find(app, user).picture == f"{original.path}.webp"
+    assert find(app, user).picture == f"pictures/{original.path.rpartition('/')[2]}.webp"
 
 
 def test_a_second_picture_replaces_the_first(app: Flask, logged_in: Any, user: User, disks: Disks, work: Work) -> None:
@@ -328,10 +330,11 @@ def test_an_upload_whose_request_fails_afterwards_is_forgotten_and_removed_a_day
     monkeypatch: pytest.MonkeyPatch,
     work: Work,
 ) -> None:
-    original = Session.commit
+    original, commits = Session.commit, count(1)
 
     def commit(session: Session) -> None:
-        if request and request.method == "POST":
+        # The first one comes before the file is stored, so that nobody waits for the database meanwhile.
+        if request and request.method == "POST" and next(commits) == 2:
             raise OperationalError("COMMIT", None, Exception("the disk is full"))
         original(session)
 
@@ -350,19 +353,35 @@ def test_an_upload_whose_request_fails_afterwards_is_forgotten_and_removed_a_day
     assert held(disks) == {}
 
 
+def test_nobody_waits_for_a_database_that_is_locked_while_a_file_is_stored(
+    logged_in: Any, disks: Disks, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = disks["default"].open
+
+    def open_slowly(*arguments: Any) -> Any:
+        with sqlite3.connect(settings.app_dir.database, timeout=0) as somebody:
+            somebody.execute("UPDATE user_account SET email = 'new@example.org'")
+        somebody.close()
+        return slow(*arguments)
+
+    monkeypatch.setattr(disks["default"], "open", open_slowly)
+    assert upload(logged_in).status_code == 302
+    assert "new@example.org" in logged_in.get("/profile/ada").text
+
+
 def test_only_old_uploads_that_nobody_waits_for_are_removed(
     logged_in: Any, disks: Disks, settings: Settings, work: Work
 ) -> None:
     remove_abandoned_uploads("2026-01-01T03:15:00+00:00")
     upload(logged_in)
-    disks["default"].write("pictures/abandoned", b"")
+    disks["default"].write("accounts/uploads/abandoned", b"")
     disks["default"].write("report.pdf", b"")
     age(settings, timedelta(days=2))
-    disks["default"].write("pictures/young", b"")
+    disks["default"].write("accounts/uploads/young", b"")
     remove_abandoned_uploads("2026-01-02T03:15:00+00:00")
     left = [entry.path for entry in disks["default"].list()]
     assert len(left) == 3
-    assert {"pictures/young", "report.pdf"} < set(left)
+    assert {"accounts/uploads/young", "report.pdf"} < set(left)
     # No worker has run for two days.
     assert work() == 0
     assert colour(shown(logged_in)) == RED

@@ -80,7 +80,7 @@ def test_disks_in_memory_are_apart(opened: Callable[..., Disks]) -> None:
     ("base", "place", "url"),
     [
         ("file:///app", "media", "file:///app/media"),
-        ("file:///app/", "/data/exports/", "file:///app/data/exports"),
+        ("file:///app/", "./data/exports/", "file:///app/data/exports"),
         ("file:///app", "memory://", "memory://"),
         ("file:///app%20dir?file_mode=0600", "media", "file:///app%20dir/media?file_mode=0600"),
         ("file:///app", "media?file_mode=0644", "file:///app/media?file_mode=0644"),
@@ -96,6 +96,17 @@ def test_disks_in_memory_are_apart(opened: Callable[..., Disks]) -> None:
 )
 def test_a_disk_is_a_folder_below_the_url_with_the_options_of_both(base: str, place: str, url: str) -> None:
     assert disk_url(base, place) == url
+
+
+@pytest.mark.parametrize("place", ["/srv/media", "../media", "a/../../b", "?file_mode=0644"])
+def test_a_disk_is_no_folder_elsewhere(place: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a folder below storage.url, or a URL such as file:///path$"):
+        disk_url("file:///app", place)
+
+
+def test_a_disk_that_nobody_has_named_is_said_so(opened: Callable[..., Disks]) -> None:
+    with pytest.raises(StorageError, match=r"^there is no disk 'films'; storage.disks names default, .*media"):
+        opened()["films"]
 
 
 def test_the_options_of_a_disk_win(opened: Callable[..., Disks], tmp_path: Path) -> None:

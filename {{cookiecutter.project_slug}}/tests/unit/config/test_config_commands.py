@@ -45,11 +45,13 @@ def test_show_masks_secrets_and_passwords_in_urls(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:p@ss:w/rd@host/name")
     monkeypatch.setenv("QUEUE_URL", "redis://:p@ss@host")
-    monkeypatch.setenv("STORAGE_URL", "s3://bucket?region=eu&access_key=p@ss&anonymous=no")
+    monkeypatch.setenv(
+        "STORAGE_URL", "s3://bucket?region=eu&access_key=p@ss&AWS_SECRET_ACCESS_KEY=p@ss&session_token=p@ss"
+    )
     output = run(*arguments).output
     for shown in ("***", "postgresql://me:***@host/name", "redis://:***@host"):
         assert json.dumps(shown) in output
-    assert '"s3://bucket?region=eu&access_key=***&anonymous=no"' in output
+    assert '"s3://bucket?region=eu&access_key=***&AWS_SECRET_ACCESS_KEY=***&session_token=***"' in output
     assert "p@ss" not in output
     assert secret_of(folder) not in output
 

@@ -219,6 +219,6 @@ def kept() -> Callable[[Storage], list[str]]:
                 return sorted(str(path.relative_to(backend.root)) for path in files)
             case "ObjectStoreBackend":
                 return [found["path"] for chunk in obstore.list(backend.store) for found in chunk]
-        return list(backend.paths)
+        return sorted(backend.files)
 
     return kept

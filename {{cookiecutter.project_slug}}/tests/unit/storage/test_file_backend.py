@@ -1,10 +1,12 @@
 """What only a disk can do wrong."""
 
 import errno
+import fcntl
 import grp
 import itertools
 import os
 import pwd
+import socket
 import stat
 import subprocess
 import sys
@@ -451,3 +453,47 @@ def test_large_files_need_little_memory(storage: Storage) -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 * len(chunk)
     finally:
         tracemalloc.stop()
+
+
+def test_what_others_keep_in_a_folder_of_that_name_is_theirs(root: Path) -> None:
+    (root / PARTIAL).mkdir(parents=True)
+    (root / PARTIAL / "letter.odt").write_text("theirs")
+    storage = Storage(root.as_uri())
+    assert names(root / PARTIAL) == ["letter.odt"]
+    assert list(storage.list()) == []
+
+
+def test_a_new_file_that_cannot_be_given_away_leaves_nothing_open(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(PermissionDenied, match=r": Operation not permitted$"):
+            storage.check()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert names(root / PARTIAL) == []
+
+
+def test_the_whole_disk_can_be_a_storage(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    assert Storage("file:///").read(str(tmp_path / "a")[1:]) == b"1"
+
+
+def test_a_socket_is_no_file(storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)  # A socket's path may not be long.
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        assert not storage.exists("socket")
+        assert [entry.path for entry in storage.list()] == ["a"]
+
+
+def test_a_name_that_no_path_can_hold_is_left_out_of_a_listing_and_said_so(
+    storage: Storage, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "line\nbreak").touch()
+    assert [entry.path for entry in storage.list()] == ["a"]
+    assert "no path can hold its name: 'line\\nbreak'" in caplog.text

@@ -231,15 +231,16 @@ def test_what_killed_writers_have_left_is_removed_once_it_is_old(
     new_url: Callable[[str], str], kept: Callable[[Storage], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = new_url("s3")
+    left = f"{PARTIAL}/{'0' * 32}"
     first = Storage(url)
-    obstore.put(first.backend.store, f"{PARTIAL}/left", b"half")  # type: ignore[attr-defined]
+    obstore.put(first.backend.store, left, b"half")  # type: ignore[attr-defined]
     first.write("a", LARGE, overwrite=False)
-    assert kept(first) == [f"{PARTIAL}/left", "a"]
+    assert kept(first) == [left, "a"]
     assert [entry.path for entry in first.list()] == ["a"]
     # Nobody can set back the clock of a store; but what counts as old can be changed.
     monkeypatch.setattr(object_store, "ABANDONED", timedelta(seconds=-60))
     first.write("b", LARGE, overwrite=False)
-    assert kept(first) == [f"{PARTIAL}/left", "a", "b"]
+    assert kept(first) == [left, "a", "b"]
     Storage(url).write("c", LARGE, overwrite=False)
     assert kept(first) == ["a", "b", "c"]
 
@@ -284,3 +285,16 @@ def test_google_and_azure_go_through_the_same_code() -> None:
 def test_a_reader_of_a_missing_file_fails_when_it_is_opened(storage: Storage) -> None:
     with pytest.raises(NotFound, match=r"^a: no such file$"):
         storage.open("a")
+
+
+def test_the_folders_of_consoles_are_no_files(storage: Storage, put: Callable[[str], None]) -> None:
+    put("folder/")
+    for path in ("folder/a", "empty", "empty/b"):
+        storage.write(path, b"")
+    assert [entry.path for entry in storage.list()] == ["empty", "empty/b", "folder/a"]
+    assert [entry.path for entry in storage.list("folder")] == ["folder/a"]
+
+
+def test_an_endpoint_without_its_scheme_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^endpoint 'localhost:9000', expected one that begins with https://"):
+        Storage("s3://bucket?endpoint=localhost:9000")

@@ -213,14 +213,16 @@ def test_a_server_killed_during_an_upload_leaves_the_old_file(
 
 
 def test_what_killed_writers_have_left_is_removed_once_it_is_old(sshd: "Sshd", storage: Storage, root: Path) -> None:
-    for name in ("old", "young"):
+    old, young, foreign = ("0" * 32, "1" * 32, "letter.odt")
+    for name in (old, young, foreign):
         (root / PARTIAL / name).write_bytes(b"half")
-    os.utime(root / PARTIAL / "old", (0, 0))
+    for name in (old, foreign):
+        os.utime(root / PARTIAL / name, (0, 0))
     assert storage.read("a") == b"old"
-    assert names(root / PARTIAL) == ["old", "young"]
+    assert names(root / PARTIAL) == [old, young, foreign]
     restarted = Storage(sshd.url(root))
     assert restarted.read("a") == b"old"
-    assert names(root / PARTIAL) == ["young"]
+    assert names(root / PARTIAL) == [young, foreign]
     assert [entry.path for entry in restarted.list()] == ["a"]
 
 

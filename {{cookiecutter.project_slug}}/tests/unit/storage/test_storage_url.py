@@ -39,3 +39,24 @@ def test_links_are_made_by_the_service_where_the_backend_makes_none() -> None:
         Storage("memory://").url("a", expires=expires)
     storage = Storage("memory://", link=lambda path, expires: f"/files/{path}?for={expires.seconds}")
     assert storage.url("./a/b", expires=expires) == "/files/a/b?for=60"
+
+
+@pytest.mark.parametrize("days", [-1, 0, 7.01])
+def test_a_link_works_for_some_time_and_no_longer_than_any_backend_allows(days: float) -> None:
+    storage = Storage("memory://", link=lambda path, expires: path)
+    with pytest.raises(ValueError, match=r"expected more than nothing and at most 7 days, 0:00:00$"):
+        storage.url("a", expires=timedelta(days=days))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sftp://me:p#ss@host/srv", "a `#` in a name or a password has to be written %23"),
+        ("sftp://host:99999/srv", "Port out of range"),
+        ("sftp://host:ssh/srv", "Port could not be cast"),
+        ("file:///srv?file_mode", "the options behind `\\?` are no list of name=value"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}"):
+        Storage(url)
