@@ -1,4 +1,4 @@
-"""What storage raises, on every backend alike. Every message names the path, and none a credential."""
+"""What storage raises, on every backend alike. Every message names the path, and none holds a credential."""
 
 
 class StorageError(Exception):
