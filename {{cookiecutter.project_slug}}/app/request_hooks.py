@@ -10,7 +10,7 @@ from flask import Flask, Response, g, request, session
 from config import Settings
 
 # What a form may hold beside its file, in bytes.
-FORM_AROUND_FILE = 1 << 16
+FORM_AROUND_FILE = 10_000
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 logger = structlog.stdlib.get_logger("app.request")

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -108,6 +108,9 @@ def _section(name: str, kind: Any, tree: Tree | None, problems: list[str]) -> An
         try:
             values[key] = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
+            if isinstance(value, dict) and "`$[...]" in str(error):
+                problems += _table_problems(f"{name}.{key}", field.type, value, sources)
+                continue
             reason, _, inner = str(error).partition(" - at `$")
             path = f"{name}.{key}{inner.rstrip('`')}"
             if unknown := UNKNOWN_FIELD.fullmatch(reason):
@@ -115,6 +118,16 @@ def _section(name: str, kind: Any, tree: Tree | None, problems: list[str]) -> An
             source = sources.get(path) or _first(sources, f"{name}.{key}")
             problems.append(f"{source}: {path}: {_explain(reason, path, value)}")
     return kind(**values) if len(values) == len(fields) else None
+
+
+def _table_problems(path: str, kind: Any, table: dict[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
+    """A line for each key of a table that is wrong; msgspec does not say which."""
+    for key, value in table.items():
+        try:
+            msgspec.convert({key: value}, kind, strict=False)
+        except msgspec.ValidationError as error:
+            here = f"{path}.{key}"
+            yield f"{_first(sources, here)}: {here}: {_explain(str(error).partition(' - at')[0], here, value)}"
 
 
 def _first(sources: Mapping[str, str], prefix: str) -> str:
@@ -143,5 +156,5 @@ def _explain(reason: str, path: str, value: Any) -> str:
     reason = reason[0].lower() + reason[1:].replace("`", "")
     if isinstance(value, dict):
         return reason
-    hint = "; put it in quotes" if reason.startswith("expected str") else ""
+    hint = "; put it in quotes" if reason.startswith("expected str") and not isinstance(value, str) else ""
     return f"{reason.split(', got')[0]}, found {mask(path, value)!r}{hint}"

@@ -20,8 +20,8 @@ def require_safe(settings: Settings) -> None:
     """Refuse to run with settings that would put the service at risk.
 
     Raises:
-        ConfigError: no secret at all; in production also a weak secret, debug mode, or an app folder that is
-            missing or that others may write.
+        ConfigError: no secret at all; in production also a weak secret, debug mode, files in memory, or an app folder
+            that is missing or that others may write.
     """
     problems = list(_secret_problems(settings))
     if settings.environment == "production":
@@ -29,6 +29,10 @@ def require_safe(settings: Settings) -> None:
             source = settings.origins["app.debug"] if settings.app.debug else "environment variable FLASK_DEBUG"
             problems.append(f"{source}: app.debug: found true, expected false in production; remove it")
         problems += _folder_problems(settings.app_dir)
+        for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
+            if url.startswith("memory:"):
+                key = f"storage.{'' if key == 'url' else 'disks.'}{key}"
+                problems.append(str(settings.wrong(key, url, "expected a place that keeps files in production")))
     if problems:
         raise ConfigError(*problems)
 

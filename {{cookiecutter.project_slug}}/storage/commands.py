@@ -1,5 +1,6 @@
 """Commands for the files of a disk."""
 
+import errno
 import json
 import os
 import secrets
@@ -29,6 +30,10 @@ class StorageGroup(click.Group):
             return super().invoke(context)
         except StorageError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # Click ends quietly when nobody reads on.
+            raise click.ClickException(error.strerror or str(error)) from None
 
 
 @click.group(cls=StorageGroup)
@@ -45,16 +50,18 @@ def open_disk(_context: click.Context, _parameter: click.Parameter, name: str) -
 
 
 def open_place(_context: click.Context, parameter: click.Parameter, text: str) -> Storage:
-    """A disk by its name, any storage by its URL, or a folder of this machine."""
+    """A disk by its name, any storage by its URL, or a folder of this machine, which has to be told from a disk."""
     disks = open_disks(load())
     if text in disks:
         return disks[text]
     try:
         if "://" in text:
             return Storage(text)
+        if text not in (".", "..") and not text.startswith(("/", "./", "../")):
+            raise ValueError(f"{text!r} is none of the disks {', '.join(sorted(disks))}; write a folder as ./name")
         folder = Path(text).absolute()
         if parameter.name == "source" and not folder.is_dir():
-            raise ValueError(f"{text!r} is neither a folder nor one of the disks {', '.join(sorted(disks))}")
+            raise ValueError(f"{text!r}: there is no such folder")
         return Storage(folder.as_uri())
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
@@ -172,11 +179,14 @@ def remove(files: Storage, path: str, recursive: bool) -> None:
 def sync(source: Storage, target: Storage, delete: bool, dry_run: bool, as_json: bool) -> None:
     """Copy to TARGET what it lacks of SOURCE.
 
-    Each is a disk's name, a storage's URL, or a folder of this machine. A file is copied if TARGET does not have it,
-    has it in another size, or has an older one. What is interrupted goes on where it stopped when it is run again.
+    Each is a disk's name, a storage's URL, or a folder of this machine, written as ./name or /name. A file is copied
+    if TARGET does not have it, has it in another size, or has an older one. What is interrupted goes on where it
+    stopped when it is run again.
     """
-    from storage.sync import perform, plan
+    from storage.sync import overlap, perform, plan
 
+    if overlap(source, target):
+        raise click.UsageError("SOURCE and TARGET lie in one another")
     steps = list(plan(source, target, delete=delete))
     # First what is removed, since a file may stand where a folder is needed.
     steps.sort(key=lambda step: step.action, reverse=True)
@@ -194,7 +204,8 @@ def sync(source: Storage, target: Storage, delete: bool, dry_run: bool, as_json:
             click.echo(f"{step.action:6} {step.entry.path}")
     copied = [step.entry.size for step in steps if step.action == "copy"]
     would = "would be " if dry_run else ""
-    click.echo(f"{len(copied)} files of {sum(copied)} bytes {would}copied, {len(steps) - len(copied)} {would}removed")
+    files = "file" if len(copied) == 1 else "files"
+    click.echo(f"{len(copied)} {files} of {sum(copied)} bytes {would}copied, {len(steps) - len(copied)} {would}removed")
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
@@ -219,7 +230,7 @@ def _open_local(path: str) -> Iterator[IO[bytes]]:
             yield file
         half.replace(place)
     except OSError as error:
-        raise click.FileError(path, error.strerror) from None
+        raise click.ClickException(f"{path}: {error.strerror}") from None
     finally:
         half.unlink(missing_ok=True)
 

@@ -35,7 +35,10 @@ BATCH = 1000
 REASONS = (
     ("NoSuchBucket|ContainerNotFound", "the bucket does not exist"),
     ("PreconditionFailed|status code: 412", "the file was replaced meanwhile"),
-    ("169.254.169.254", "no keys are set"),  # Without keys, the machine's own are asked for there.
+    (
+        "169.254.169.254",
+        "no keys are set, neither in the URL nor in the environment",
+    ),  # Without keys, the machine's own are asked for there.
     (r"<Code>(\w+)</Code>", "the store answers {}"),
     (r"status code: (\d+ [\w ]+)", "the store answers {}"),
     (r"kind: Timeout\b", "the store takes too long"),

@@ -184,4 +184,5 @@ def _library(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f"it needs {error.name}; run: make lock EXTRAS={extra} && make setup") from None
+        command = f"make lock EXTRAS={extra} && make setup"
+        raise ValueError(f"it needs {error.name}, of the extra {extra}; run: {command}") from None

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
 from storage.backend import CHUNK, Entry
+from storage.file import FileBackend
 from storage.storage import Storage
 
 
@@ -12,6 +13,14 @@ class Step(NamedTuple):
 
     action: Literal["copy", "remove"]
     entry: Entry
+
+
+def overlap(source: Storage, target: Storage) -> bool:
+    """Whether one of two local storages lies in the other, so that copying would feed itself."""
+    first, second = source.backend, target.backend
+    if not (isinstance(first, FileBackend) and isinstance(second, FileBackend)):
+        return False
+    return first.inside.startswith(second.inside) or second.inside.startswith(first.inside)
 
 
 def plan(source: Storage, target: Storage, *, delete: bool = False) -> Iterator[Step]:

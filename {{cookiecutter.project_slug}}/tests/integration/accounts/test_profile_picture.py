@@ -148,6 +148,7 @@ def test_of_two_pictures_before_a_worker_comes_the_last_one_wins(logged_in: Any,
     assert held(disks) == {"media": 1}
 
 
+@pytest.mark.slow
 def test_of_two_pictures_the_last_one_wins_in_whatever_order_they_are_made(
     app: Flask, logged_in: Any, user: User, disks: Disks, work: Work
 ) -> None:
@@ -231,7 +232,7 @@ def test_a_picture_may_be_as_large_as_the_settings_say_and_larger_requests_are_n
     assert held(disks) == {"default": 1}
     refused = upload(logged_in, bytes(3 * MEGABYTE))
     assert refused.status_code == 413
-    assert "This is too large: at most 2.1 MB can be sent here." in refused.text
+    assert "This is too large: at most 2.0 MB can be sent here." in refused.text
     assert page_problems(refused) == []
     assert held(disks) == {"default": 1}
 
@@ -255,6 +256,7 @@ def test_a_form_from_elsewhere_changes_nothing(app: Flask, logged_in: Any, user:
     assert logged_in.get("/picture/remove").status_code == 405
 
 
+@pytest.mark.slow
 def test_too_many_uploads_are_refused_for_a_while(make_app: Callable[..., Flask], user: User, disks: Disks) -> None:
     client: Any = make_app(APP_SECURITY__RATE_LIMITS__PICTURE="2 per hour").test_client()
     client.log_in("ada")
@@ -263,6 +265,7 @@ def test_too_many_uploads_are_refused_for_a_while(make_app: Callable[..., Flask]
     assert client.get("/picture").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_job_that_comes_again_does_no_harm(app: Flask, logged_in: Any, user: User, disks: Disks, work: Work) -> None:
     upload(logged_in)
     name = find(app, user).picture_upload or ""
@@ -278,6 +281,7 @@ def test_a_job_that_comes_again_does_no_harm(app: Flask, logged_in: Any, user: U
     remove_file("media", "pictures/gone")
 
 
+@pytest.mark.slow
 def test_the_picture_of_an_account_that_is_gone_is_not_kept(
     app: Flask, logged_in: Any, user: User, disks: Disks, work: Work
 ) -> None:
@@ -288,6 +292,7 @@ def test_the_picture_of_an_account_that_is_gone_is_not_kept(
     assert held(disks) == {}
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_write_fails_and_works_when_it_is_tried_again(
     app: Flask, logged_in: Any, user: User, settings: Settings, work: Work
 ) -> None:
@@ -303,6 +308,7 @@ def test_a_job_that_cannot_write_fails_and_works_when_it_is_tried_again(
     assert colour(shown(logged_in)) == RED
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_is_a_page_and_leaves_nothing(
     app: Flask, logged_in: Any, user: User, disks: Disks, monkeypatch: pytest.MonkeyPatch, work: Work
 ) -> None:

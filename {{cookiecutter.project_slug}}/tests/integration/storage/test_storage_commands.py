@@ -215,7 +215,7 @@ def test_remove_never_takes_everything(files: Storage, root: str) -> None:
         (["remove", "../", "--recursive"], "Error: '../': `..` would leave the folder"),
         (["write", "file/a"], "Error: file/a: a file stands where a folder is needed"),
         (["write", "folder"], "Error: folder: a folder, expected a file"),
-        (["read", "file", "nowhere/target"], "Error: Could not open file 'nowhere/target': No such file or directory"),
+        (["read", "file", "nowhere/target"], "Error: nowhere/target: No such file or directory"),
     ],
 )
 def test_what_the_storage_refuses_is_one_line(files: Storage, arguments: list[str], line: str) -> None:

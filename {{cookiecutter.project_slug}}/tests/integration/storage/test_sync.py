@@ -148,9 +148,9 @@ def test_json_names_each_step(media: Storage, exports: Storage) -> None:
 
 def test_a_folder_and_a_url_are_places_too(media: Storage, disks: Disks, tmp_path: Path) -> None:
     url = f"{(tmp_path / 'by url').as_uri()}?file_mode=0600"
-    output("media", "größe %20 #?")
+    output("media", "./größe %20 #?")
     assert (tmp_path / "größe %20 #?" / "b" / "c").read_bytes() == b"22"
-    output("größe %20 #?", url)
+    output("./größe %20 #?", url)
     assert (tmp_path / "by url" / "b" / "c").stat().st_mode & 0o777 == 0o600
     output(url, "default")
     assert tree(disks["default"]) == FIRST
@@ -174,8 +174,15 @@ def test_an_empty_disk_is_nothing_to_copy_and_empties_the_other_only_if_told_to(
 @pytest.mark.parametrize(
     ("source", "target", "line"),
     [
-        ("nowhere", "media", "'nowhere' is neither a folder nor one of the disks default, exports, media"),
-        ("file", "media", "'file' is neither a folder nor one of the disks"),
+        ("nowhere", "media", "'nowhere' is none of the disks default, exports, media; write a folder as ./name"),
+        ("media", "nowhere", "'nowhere' is none of the disks default, exports, media; write a folder as ./name"),
+        ("media", "", "'' is none of the disks default, exports, media; write a folder as ./name"),
+        ("./nowhere", "media", "'./nowhere': there is no such folder"),
+        ("./file", "media", "'./file': there is no such folder"),
+        ("media", "app/media/inner", "'app/media/inner' is none of the disks"),
+        ("media", "./app/media/inner", "SOURCE and TARGET lie in one another"),
+        ("./app", "media", "SOURCE and TARGET lie in one another"),
+        ("media", "./app/media", "SOURCE and TARGET lie in one another"),
         ("ftp://me:hunter2@host", "media", "ftp scheme, expected file:///path"),
         ("media", "s3://bucket?secret_access_key=hunter2&bogus=1", "'bogus'"),
     ],
@@ -249,6 +256,7 @@ def in_memory(tree: Tree) -> Storage:
     return storage
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(trees, trees)
 def test_after_a_sync_with_delete_both_hold_the_same(before: Tree, wanted: Tree) -> None:

@@ -155,6 +155,7 @@ def test_random_bytes_are_refused_and_nothing_else_happens(data: bytes, start: s
     assert refusal(start.encode("latin-1") + data)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.sampled_from(list(FORMATS)), st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=4))
 @example("WEBP", [(PICTURES["WEBP"].index(b"MM\x00*"), 0)])

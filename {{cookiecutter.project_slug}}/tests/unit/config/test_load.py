@@ -168,6 +168,8 @@ def test_the_app_folder_is_in_the_project_under_srv_or_where_app_dir_says(
 # An overlay for development, and the line that says what is wrong with it.
 MISTAKES = [
     ("database.yaml", "timeout: soon", "database.timeout: expected float, found 'soon'"),
+    ("storage.yaml", "disks: {more: 5}", "storage.disks.more: expected str, found 5; put it in quotes"),
+    ("storage.yaml", "disks: {media: ''}", "storage.disks.media: expected str of length >= 1, found ''"),
     ("storage.yaml", "url: 12", "storage.url: expected str, found 12; put it in quotes"),
     ("web.ini", "[web]\nport = 99999", "web.port: expected int <= 65535, found '99999'"),
     (

@@ -50,6 +50,15 @@ def test_production_refuses_a_weak_or_well_known_secret(folder: AppDir) -> None:
     require_safe(settings_of(folder, SECRET_KEY=long))
 
 
+def test_production_keeps_no_files_in_memory(folder: AppDir) -> None:
+    expected = "found 'memory://': expected a place that keeps files in production"
+    assert problems(settings_of(folder, STORAGE_URL="memory://")) == (f"config/storage.yaml: storage.url: {expected}",)
+    source = "environment variable APP_STORAGE__DISKS__MEDIA"
+    assert problems(settings_of(folder, APP_STORAGE__DISKS__MEDIA="memory://")) == (
+        f"{source}: storage.disks.media: {expected}",
+    )
+
+
 @pytest.mark.parametrize("environment", ["development", "production"])
 def test_no_service_starts_without_a_secret(folder: AppDir, environment: str) -> None:
     folder.env_file.unlink()

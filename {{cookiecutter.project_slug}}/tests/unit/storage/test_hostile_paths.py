@@ -147,6 +147,7 @@ def test_the_root_can_be_listed_and_nothing_else(storages: list[Storage]) -> Non
         assert [entry.path for entry in storage.list(path)] == ["a"]
 
 
+@pytest.mark.slow
 def test_paths_may_be_as_long_as_the_limits(storages: list[Storage]) -> None:
     for storage, path in itertools.product(storages, ["a" * LONGEST_NAME, "a/" * (LONGEST_PATH // 2 - 1) + "bc"]):
         storage.remove_tree("a")
@@ -174,6 +175,7 @@ PROPERTIES = settings(
 )
 
 
+@pytest.mark.slow
 @given(path=PATHS)
 @example("a/./b//")
 @PROPERTIES
@@ -193,6 +195,7 @@ def test_what_is_normal_stays_so_and_lies_inside(path: str) -> None:
         assert names or folder
 
 
+@pytest.mark.slow
 @given(path=PATHS)
 @example("👩\u200d👩\u200d👧/\u200c")
 @PROPERTIES
