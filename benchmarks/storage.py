@@ -1,11 +1,12 @@
 """How fast the project's `Storage` is on a local disk, beside code that calls `os` itself and beside two libraries.
 
-`make bench` runs it. All are measured in turns, each round in a process of its own; the figures are medians. "plain os"
-is what a careful developer writes for one service: a temporary file, fsync, rename. The libraries do not fsync, and
-fsspec writes in place.
+`make bench` runs it. All are measured in turns, in any order, each round in a process of its own; the figures are
+medians. "plain os" is what a careful developer writes for one service: a temporary file, fsync, rename. The libraries do
+not fsync, and fsspec writes in place.
 """
 
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -222,6 +223,7 @@ CASES: dict[str, Callable[[Subject], None]] = {
 def measure(name: str, root: Path, case: str) -> tuple[float, float]:
     """Seconds, and megabytes of memory above the start, of one case in this process."""
     subject = SUBJECTS[name](root)
+    os.sync()  # What others have written is not this one's to wait for.
     Path("/proc/self/clear_refs").write_text("5")  # The peak starts anew from here.
     before = memory("VmRSS")
     start = time.perf_counter()
@@ -245,7 +247,7 @@ def main() -> None:
             (listed / f"one folder/{number:06}").touch()
         for turn in range(ROUNDS):
             for case in CASES:
-                for name in SUBJECTS:
+                for name in random.sample(list(SUBJECTS), len(SUBJECTS)):
                     root = listed if case.startswith("list") else Path(temporary) / f"{name}-{turn}"
                     root.mkdir(exist_ok=True)
                     with get_context("spawn").Pool(1) as pool:
