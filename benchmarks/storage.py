@@ -1,8 +1,8 @@
 """How fast the project's `Storage` is on a local disk, beside code that calls `os` itself and beside two libraries.
 
 `make bench` runs it. All are measured in turns, in any order, each round in a process of its own; the figures are
-medians. "plain os" is what a careful developer writes for one service: a temporary file, fsync, rename. The libraries do
-not fsync, and fsspec writes in place.
+medians. "plain os" is what a careful developer writes for one service: a temporary file, fsync, rename. The libraries
+do not fsync, and fsspec writes in place.
 """
 
 import os
