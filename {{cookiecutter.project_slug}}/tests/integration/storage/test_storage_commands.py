@@ -332,3 +332,9 @@ def test_the_group_is_listed_with_its_commands(disks: Disks) -> None:
     commands = run("--help").stdout.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in commands] == ["copy", "ls", "move", "read", "remove", "stat", "sync", "write"]
     assert all(len(line.split()) > 2 for line in commands)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_output_that_cannot_be_written_is_one_line(files: Storage) -> None:
+    files.write("file", BYTES)
+    assert refusal(1, "read", "file", "/dev/full") == "Error: No space left on device"

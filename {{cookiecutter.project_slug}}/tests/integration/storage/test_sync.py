@@ -156,6 +156,10 @@ def test_a_folder_and_a_url_are_places_too(media: Storage, disks: Disks, tmp_pat
     assert tree(disks["default"]) == FIRST
 
 
+def test_what_is_not_local_lies_in_nothing_else(media: Storage) -> None:
+    assert output("media", "memory://") == "4 files of 7 bytes copied, 0 removed\n"
+
+
 def test_a_disk_goes_before_a_folder_of_its_name(media: Storage, disks: Disks, tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "local").touch()
