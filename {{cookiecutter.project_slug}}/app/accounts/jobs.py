@@ -3,6 +3,7 @@
 import logging
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import dramatiq
 import svcs
@@ -23,6 +24,16 @@ logger = logging.getLogger(__name__)
 
 
 @dramatiq.actor
+def give_up_picture(message: dict[str, Any], _retries: dict[str, int]) -> None:
+    """Forget the upload of a `make_picture` that has failed for good, so that its user does not wait for ever."""
+    user_id, upload = message["args"]
+    user = svcs.flask.get(Session).get(User, user_id, with_for_update=True)
+    if user and user.picture_upload == upload:
+        user.picture_upload = None
+    remove_file.send("default", f"{UPLOADS}/{upload}")
+
+
+@dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_picture.actor_name)
 def make_picture(user_id: int, upload: str) -> None:
     """Make what a user has uploaded the picture that is shown, unless another upload has come after it.
 

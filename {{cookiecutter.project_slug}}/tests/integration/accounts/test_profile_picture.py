@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import svcs
@@ -18,7 +19,7 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
-from app.accounts import User
+from app.accounts import User, jobs
 from app.accounts.jobs import make_picture, remove_abandoned_uploads, remove_file
 from app.services import transaction
 from config import Settings
@@ -373,6 +374,20 @@ def test_nobody_waits_for_a_database_that_is_locked_while_a_file_is_stored(
     monkeypatch.setattr(disks["default"], "open", open_slowly)
     assert upload(logged_in).status_code == 302
     assert "new@example.org" in logged_in.get("/profile/ada").text
+
+
+def test_nobody_waits_for_a_picture_that_cannot_be_made(
+    app: Flask, logged_in: Any, user: User, disks: Disks, monkeypatch: pytest.MonkeyPatch, work: Work
+) -> None:
+    upload(logged_in)
+    work()
+    monkeypatch.setattr(jobs, "small_picture", Mock(side_effect=MemoryError))
+    monkeypatch.setitem(jobs.make_picture.options, "max_retries", 0)
+    upload(logged_in, photo(BLUE))
+    assert work() == 1
+    assert "on its way" not in logged_in.get("/picture").text
+    assert colour(shown(logged_in)) == RED
+    assert held(disks) == {"media": 1}
 
 
 def test_only_old_uploads_that_nobody_waits_for_are_removed(
