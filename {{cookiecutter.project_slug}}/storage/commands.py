@@ -15,10 +15,11 @@ from typing import IO, Any, BinaryIO
 import click
 
 from config import load
-from storage.backend import CHUNK, Entry
+from storage.backend import Entry
 from storage.disks import open_disks
 from storage.errors import StorageError
 from storage.storage import Storage
+from storage.streams import CHUNK
 
 
 class StorageGroup(click.Group):

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from storage.backend import ATTEMPTS, Backend, Draft, Entry
+from storage.backend import ATTEMPTS, Backend, Entry
 from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
 from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
+from storage.streams import Draft
 
 logger = logging.getLogger(__name__)
 

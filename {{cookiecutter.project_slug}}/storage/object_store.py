@@ -18,15 +18,16 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from storage.backend import ABANDONED, CHUNK, SPOOL, Backend, Entry, RemoteFile
+from storage.backend import ABANDONED, SPOOL, Backend, Entry
 from storage.errors import AlreadyExists, NotFound, PermissionDenied, StorageError
 from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
+from storage.streams import CHUNK, RemoteFile
 
 STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 TIMEOUTS = {"connect_timeout": "5s", "timeout": "30s"}
 RETRIES: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
 # A health check must not wait for as long as a large file may.
-PATIENCE_OF_CHECKS = {"connect_timeout": "2s", "timeout": "5s"}
+CHECK_TIMEOUTS = {"connect_timeout": "2s", "timeout": "5s"}
 # Larger files are uploaded in parts of this size, two at a time.
 PART = SPOOL
 # Objects that one request may list or delete.
@@ -76,7 +77,7 @@ class ObjectStoreBackend(Backend):
                 raise ValueError(str(error).partition("\n")[0]) from None
 
         self.store = connect(timeouts, RETRIES)
-        self.checked_store = connect(PATIENCE_OF_CHECKS, {"max_retries": 0})
+        self.store_for_checks = connect(CHECK_TIMEOUTS, {"max_retries": 0})
         self.is_known_to_exist = False
         self.is_clean = False
 
@@ -165,7 +166,7 @@ class ObjectStoreBackend(Backend):
 
     def _find_bucket(self, path: str) -> None:
         try:
-            next(iter(obstore.list(self.checked_store, chunk_size=1)), None)
+            next(iter(obstore.list(self.store_for_checks, chunk_size=1)), None)
         except (OSError, BaseError) as error:
             # Somebody else's object there may have a name that is no path; the bucket is there all the same.
             if "invalid path" not in str(error):

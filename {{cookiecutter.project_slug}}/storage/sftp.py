@@ -12,9 +12,10 @@ from urllib.parse import SplitResult, unquote
 
 import paramiko
 
-from storage.backend import ABANDONED, ATTEMPTS, Backend, Entry, RemoteFile
+from storage.backend import ABANDONED, ATTEMPTS, Backend, Entry
 from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
 from storage.paths import FORBIDDEN, PARTIAL, is_partial, new_partial
+from storage.streams import RemoteFile
 
 # It logs with a traceback what it raises as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-from storage.backend import CHUNK, Entry
+from storage.backend import Entry
 from storage.file import FileBackend
 from storage.storage import Storage
+from storage.streams import CHUNK
 
 
 class Step(NamedTuple):

@@ -11,7 +11,10 @@ FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 # A few bytes can claim to be a picture that fills the memory. A JPEG is read no larger than it is needed; a WebP takes
 # 16 bytes for each pixel.
 MOST_MEGAPIXELS = {"JPEG": 30, "PNG": 12, "WEBP": 12}
-TOO_MANY_PIXELS = "This picture has too many pixels: at most 30 million are taken in a JPEG, 12 million in others."
+TOO_MANY_PIXELS = (
+    f"This picture has too many pixels: at most {MOST_MEGAPIXELS['JPEG']} million are taken in a JPEG, "
+    f"{MOST_MEGAPIXELS['PNG']} million in others."
+)
 # One picture at a time in each process.
 decoding = threading.Lock()
 # Pixels along each side of the square that is shown.

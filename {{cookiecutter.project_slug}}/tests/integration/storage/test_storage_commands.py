@@ -12,27 +12,21 @@ from typing import Any, BinaryIO
 import pytest
 from click.testing import CliRunner, Result
 
-from config import load
 from main import cli
 from storage import Entry, Storage, StorageError
-from storage.backend import CHUNK
-from storage.disks import Disks, open_disks
+from storage.disks import Disks
 from storage.file import FileBackend
+from storage.streams import CHUNK
 
 BYTES = bytes(range(256)) + b"\r\n\x1a\0"
 TIME = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
-@pytest.fixture
-def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
-    """The disks that the commands use; the folder beside them is the one they run in."""
-    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("APP_ENV", "testing")
-    monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
+@pytest.fixture(autouse=True)
+def empty_folder(disks: Disks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands run in a folder of their own, so that what they leave there is seen."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    return open_disks(load())
 
 
 @pytest.fixture

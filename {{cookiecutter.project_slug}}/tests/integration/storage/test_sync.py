@@ -12,27 +12,16 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config import load
 from main import cli
 from storage import Storage, StorageError
-from storage.backend import CHUNK
-from storage.disks import Disks, open_disks
+from storage.disks import Disks
 from storage.file import FileBackend
+from storage.streams import CHUNK
 from storage.sync import perform, plan
 
 Tree = dict[str, bytes]
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 FIRST: Tree = {"a": b"1", "b/c": b"22", "b/d": b"", "b0": b"4444"}
-
-
-@pytest.fixture
-def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Disks:
-    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("APP_ENV", "testing")
-    monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
-    monkeypatch.chdir(tmp_path)
-    return open_disks(load())
 
 
 @pytest.fixture
