@@ -12,7 +12,7 @@ from storage.errors import AlreadyExists, NotFound
 from storage.streams import CHUNK, Draft
 
 # Larger files wait on the local disk, instead of in memory, until they are whole.
-SPOOL = 8 << 20
+SPOOL = 6 << 20
 # A folder that others empty and remove again and again shall not keep a writer busy for ever.
 ATTEMPTS = 100
 # What writers have left that were killed is known by its age where nothing else tells.
