@@ -10,7 +10,10 @@ from config import exit_on_problems, load
 from database import schedule
 
 with exit_on_problems():
-    app = create_app(load())
+    settings = load()
+    app = create_app(settings)
+    if unknown := set(settings.schedule.disabled) - set(schedule.SCHEDULES):
+        raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(schedule.SCHEDULES)}")
     require_migrated(app)
 
 
@@ -19,8 +22,9 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES))
-    schedule.run(functools.partial(transaction, app), stop)
+    disabled = settings.schedule.disabled
+    app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES) - len(disabled))
+    schedule.run(functools.partial(transaction, app), stop, disabled)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What surrounds every job: an app context, a transaction, and the id of the request that sent it."""
+"""What surrounds every job: an app context, a transaction, and log lines with the id of the request that sent it."""
 
 import functools
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import dramatiq
 import structlog
 from dramatiq.brokers.stub import StubBroker
-from flask import Flask, g, has_request_context
+from flask import Flask
 
 # Modules with jobs can be imported before there is an app: their actors wait here until `services` moves them.
 if dramatiq.broker.global_broker is None:
     dramatiq.set_broker(StubBroker())
+
+logger = structlog.stdlib.get_logger("app.job")
 
 
 class AppContext(dramatiq.Middleware):
@@ -25,18 +29,43 @@ class AppContext(dramatiq.Middleware):
     def __init__(self, app: Flask, transaction: Callable[[Flask], AbstractContextManager[Any]]) -> None:
         self.app = app
         self.transaction = transaction
+        self.started = threading.local()
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
-        """Send the request's id along."""
-        if has_request_context():
-            message.options["request_id"] = g.request_id
+        """Send the id of the request along, also from job to job."""
+        if request_id := structlog.contextvars.get_contextvars().get("request_id"):
+            message.options.setdefault("request_id", request_id)
 
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """Put that id, and the job's own, into every log line of the job."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
-            request_id=message.options.get("request_id"), job=message.actor_name, message_id=message.message_id
+            request_id=message.options.get("request_id"),
+            job=message.actor_name,
+            message_id=message.message_id,
+            attempt=message.options.get("retries", 0) + 1,
         )
+        self.started.at = time.perf_counter()
+        logger.info("job started")
+
+    def after_process_message(
+        self,
+        _broker: dramatiq.Broker,
+        _message: dramatiq.MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Say how it ended and how long it took; Dramatiq logs the traceback of one that failed."""
+        took = {"milliseconds": round((time.perf_counter() - self.started.at) * 1000, 1)}
+        if exception is None:
+            logger.info("job done", **took)
+        else:
+            logger.warning("job failed", error=type(exception).__name__, **took)
+
+    def after_skip_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
+        """Say that it did not run: it was too old, or took its workers down."""
+        logger.warning("job skipped")
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
         """Wrap the actor's own function, whatever an earlier app has wrapped around it."""

@@ -1,5 +1,7 @@
 """What the service is made of, by type: `svcs.flask.get(Session)` gives the one of the running request or job."""
 
+import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,13 +9,17 @@ import dramatiq
 import svcs
 from flask import Flask, g, has_app_context, has_request_context, request
 from sqlalchemy import URL, Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app import files
 from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
-from database.broker import DatabaseBroker
+from database.broker import TableBroker
+from database.broker_url import open_broker
+from database.messages import MessageTable
+from database.schedule import SlotOutcomes
 from storage import Storage
 from storage.disks import Disks, open_disks
 
@@ -45,20 +51,30 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
+    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=TableBroker.check, on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:
-    """Refuse to work on tables that are not there yet.
+    """Refuse to work on tables that are not there yet. While a database server is down, wait for it.
 
     Raises:
-        ConfigError: the database waits for a migration.
+        ConfigError: the database waits for a migration, or is a file that cannot be opened.
     """
     from database.migrations import pending
 
     with app.app_context():
-        if pending(svcs.flask.get(Engine)):
-            raise ConfigError(UPGRADE)
+        engine = svcs.flask.get(Engine)
+    for pause in itertools.chain((1, 2, 4, 8, 16), itertools.repeat(30)):
+        try:
+            if pending(engine):
+                raise ConfigError(UPGRADE)
+        except OperationalError as error:
+            if engine.dialect.name == "sqlite":
+                raise ConfigError(f"database: {error.orig}. Run: python main.py appdir make") from None
+            app.logger.error("The database cannot be reached, next try in %d s: %s", pause, error.orig)
+            time.sleep(pause)
+        else:
+            return
 
 
 @contextmanager
@@ -91,18 +107,15 @@ def _engine(settings: Settings) -> Engine:
         raise settings.wrong("database.url", database.url, error) from None
 
 
-def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
+def _broker(app: Flask, engine: Engine, settings: Settings) -> TableBroker:
     """Dramatiq's broker, which is one for the process: actors that were declared on an earlier one move over."""
     queue = settings.queue
-    if queue.url not in ("", "database:"):
-        raise settings.wrong("queue.url", queue.url, "not a supported queue, expected nothing or database:")
-    broker = DatabaseBroker(
-        engine,
-        current_session,
-        lease=queue.lease,
-        max_deliveries=queue.max_deliveries,
-        poll_interval=queue.poll_interval,
-    )
+    table = MessageTable(engine, current_session, lease=queue.lease, max_deliveries=queue.max_deliveries)
+    try:
+        broker = open_broker(queue.url, table, poll_interval=queue.poll_interval)
+    except ValueError as error:
+        raise settings.wrong("queue.url", queue.url, error) from None
+    broker.add_middleware(SlotOutcomes(engine))
     broker.add_middleware(AppContext(app, transaction))
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
@@ -115,7 +128,3 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
 def _ping_database(engine: Engine) -> None:
     with engine.connect().execution_options(read_only=True) as connection:
         connection.exec_driver_sql("SELECT 1")
-
-
-def _ping_queue(broker: DatabaseBroker) -> None:
-    broker.check()

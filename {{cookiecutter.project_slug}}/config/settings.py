@@ -57,6 +57,13 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True):
     poll_interval: Seconds
 
 
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/schedule.yaml`"""
+
+    disabled: list[Text]
+    history_days: Positive
+
+
 class Argon2(Struct, frozen=True, forbid_unknown_fields=True):
     """Cost of a password hash; `memory_cost` in KiB."""
 
@@ -106,6 +113,7 @@ class Settings(Struct, frozen=True):
     database: Database
     storage: Storage
     queue: Queue
+    schedule: Schedule
     security: Security
     logging: dict[str, Any]
     web: Web

@@ -3,8 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, mapped_column
+from sqlalchemy import BigInteger, DateTime, Dialect, Double, Integer, MetaData, TypeDecorator
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 
 NAMES = {
     "ix": "ix_%(column_0_N_label)s",
@@ -54,3 +57,34 @@ class Base(DeclarativeBase):
 def utc_now() -> datetime:
     """The time, aware, in UTC."""
     return datetime.now(UTC)
+
+
+class database_time(FunctionElement[float]):  # noqa: N801  (written like a function)
+    """The database's clock, in seconds since the epoch: the hosts around it may each have another time."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(*_: object, **__: object) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_time, "postgresql")
+def _postgresql_time(*_: object, **__: object) -> str:
+    # Not clock_timestamp(): it may change while a statement runs, so that no index could be used.
+    return "CAST(extract(epoch FROM statement_timestamp()) AS double precision)"
+
+
+def insert_new(session: Session, row: Base) -> bool:
+    """Store a row, unless there is one with its key: then nothing changes, and the answer is False.
+
+    On PostgreSQL it waits for another transaction that has stored such a row and not ended yet.
+    """
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError:
+        return False
+    return True

@@ -4,75 +4,119 @@ A slot is a row under a unique key, written in one transaction with the message 
 first sends the job; everybody else finds it taken.
 """
 
+import itertools
 import logging
+import random
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dramatiq
 from cronsim import CronSim, CronSimError
-from sqlalchemy import String, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, String, delete, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from database.base import Base, utc_now
+from config import ROOT, ConfigError
+from database.base import Base, database_time, insert_new, utc_now
+from database.engine import sessions
 
 CatchUp = Literal["none", "latest", "all"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A slot this young is on time, not missed.
 ON_TIME = timedelta(minutes=1)
 LONGEST_PAUSE = 30.0
+# So many slots are sent in one transaction, however many were missed.
+SLOTS_AT_ONCE = 500
 
 logger = logging.getLogger(__name__)
 
 
+class KnownSchedule(Base):
+    """A schedule that a scheduler has seen, and up to when its slots are dealt with."""
+
+    __tablename__ = "schedule"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    definition: Mapped[str] = mapped_column(String(200))
+    dealt_with: Mapped[datetime]
+
+
 class ScheduleSlot(Base):
-    """A slot that was dealt with. The first row of a schedule, without a message, marks when it was first seen."""
+    """A slot that was dealt with. `outcome` is sent, done, failed (so far), or skipped as the schedule is disabled."""
 
     __tablename__ = "schedule_slot"
 
     schedule: Mapped[str] = mapped_column(String(100), primary_key=True)
     slot: Mapped[datetime] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(10))
+    sent: Mapped[datetime] = mapped_column(default=utc_now, index=True)
+    finished: Mapped[datetime | None]
     message_id: Mapped[str | None] = mapped_column(String(36))
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When an actor runs by itself."""
+    """When an actor runs by itself: by a cron line, or at every multiple of an interval since 1970 in UTC."""
 
     actor: dramatiq.Actor[..., Any]
-    cron: str
+    when: str | timedelta
     timezone: ZoneInfo
     catch_up: CatchUp
+    jitter: timedelta
 
     @property
     def name(self) -> str:
         """The actor's name, which is unique."""
         return self.actor.actor_name
 
+    @property
+    def definition(self) -> str:
+        """When it runs, for people, and to see that it has changed."""
+        return f"{self.when} {self.timezone.key}" if isinstance(self.when, str) else f"every {self.when}"
+
     def next_slot(self, after: datetime) -> datetime:
         """The first slot later than `after`, in UTC."""
+        if isinstance(self.when, timedelta):
+            return EPOCH + ((after - EPOCH) // self.when + 1) * self.when
         # In the hour that a clock change repeats, CronSim starts with a slot that is over.
-        return next(slot for slot in self._slots(after) if slot > after)
+        return next(slot for slot in self._cron_slots(after) if slot > after)
 
-    def due_slots(self, since: datetime, now: datetime) -> Iterator[datetime]:
-        """The slots later than `since` and not later than `now` that have to run, oldest first."""
+    def latest_slot(self, now: datetime) -> datetime:
+        """The last slot that is not later than `now`, in UTC."""
+        if isinstance(self.when, timedelta):
+            return EPOCH + (now - EPOCH) // self.when * self.when
+        # Backwards from behind the hour of a clock change, because CronSim would leave out a slot in it.
+        return next(slot for slot in self._cron_slots(now + timedelta(hours=2), reverse=True) if slot <= now)
+
+    def slots(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """All slots later than `after` and not later than `until`, oldest first."""
+        while (after := self.next_slot(after)) <= until:
+            yield after
+
+    def due_slots(self, after: datetime, now: datetime) -> Iterator[datetime]:
+        """The slots later than `after` and not later than `now` that have to run, oldest first."""
         if self.catch_up == "all":
-            while (since := self.next_slot(since)) <= now:
-                yield since
-            return
-        # Backwards from behind that hour, because CronSim would leave out a slot in it.
-        latest = next(slot for slot in self._slots(now + timedelta(hours=2), reverse=True) if slot <= now)
-        if latest > since and (self.catch_up == "latest" or now - latest < ON_TIME):
+            yield from self.slots(after, now)
+        elif (latest := self.latest_slot(now)) > after and (self.catch_up == "latest" or now - latest < ON_TIME):
             yield latest
 
-    def _slots(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
-        for slot in CronSim(self.cron, start.astimezone(self.timezone), reverse=reverse):
+    def message(self, slot: datetime) -> dramatiq.Message[Any]:
+        """The job of a slot, which gets the slot's time as its argument."""
+        options: dict[str, Any] = {"schedule": self.name, "slot": slot.isoformat()}
+        return self.actor.message_with_options(args=(slot.isoformat(),), **options)
+
+    def _cron_slots(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+        for slot in CronSim(str(self.when), start.astimezone(self.timezone), reverse=reverse):
             yield slot.astimezone(UTC)
 
 
@@ -80,75 +124,179 @@ SCHEDULES: dict[str, Schedule] = {}
 
 
 def scheduled(
-    cron: str, *, timezone: str = "UTC", catch_up: CatchUp = "latest"
+    when: str | timedelta, *, timezone: str = "UTC", catch_up: CatchUp = "latest", jitter: timedelta = timedelta(0)
 ) -> Callable[[dramatiq.Actor[P, R]], dramatiq.Actor[P, R]]:
-    """Run an actor at every slot of a cron line. It gets the slot's time as ISO 8601 text in UTC.
+    """Run an actor at every slot of a schedule. It gets the slot's time as ISO 8601 text in UTC.
 
     Args:
-        cron: minute, hour, day of month, month, day of week; as in cron(5).
-        timezone: an IANA name; the cron line is read in its local time.
+        when: a cron line with five fields as in cron(5), or an interval of whole seconds.
+        timezone: an IANA name; the cron line is read in its local time. A time that a clock change leaves out fires
+            as soon as the clock has gone on, one that it repeats fires once.
         catch_up: which slots to run that were missed while no scheduler ran.
+        jitter: each job starts at a random moment within this time after its slot.
 
     Raises:
-        ValueError: the cron line or the time zone is not one.
+        ConfigError: the cron line, the interval or the time zone is not one; it names the file and the line.
     """
     try:
-        CronSim(cron, utc_now())
         zone = ZoneInfo(timezone)
-    except CronSimError as error:
-        raise ValueError(f"{cron!r} is not a cron line: {error}") from None
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{timezone!r} is not a time zone") from None
+        raise ConfigError(f"{_caller()}: {timezone!r} is not a time zone, expected one like Europe/Berlin") from None
+    if problem := _problem(when):
+        raise ConfigError(f"{_caller()}: {problem}")
 
     def declare(actor: dramatiq.Actor[P, R]) -> dramatiq.Actor[P, R]:
-        SCHEDULES[actor.actor_name] = Schedule(actor, cron, zone, catch_up)
+        SCHEDULES[actor.actor_name] = Schedule(actor, when, zone, catch_up, jitter)
         return actor
 
     return declare
 
 
-def send_due(schedule: Schedule, session: Session, now: datetime) -> int:
-    """Send the job of every slot that is due and not taken; returns how many were sent.
+def _problem(when: str | timedelta) -> str | None:
+    if isinstance(when, timedelta):
+        whole = when > timedelta(0) and not when % timedelta(seconds=1)
+        return None if whole else f"{when} is not an interval, expected whole seconds"
+    try:
+        if len(when.split()) != 5:
+            raise CronSimError("it has to have five fields")
+        next(CronSim(when, utc_now()))
+    except CronSimError as error:
+        return f"{when!r} is not a cron line: {error}"
+    except StopIteration:
+        return f"{when!r} is a cron line that never comes"
+    return None
+
+
+def _caller() -> str:
+    frame = sys._getframe(2)
+    file = Path(frame.f_code.co_filename)
+    return f"{file.relative_to(ROOT) if file.is_relative_to(ROOT) else file}:{frame.f_lineno}"
+
+
+def database_now(session: Session) -> datetime:
+    """The database's time, on which all schedulers agree."""
+    return datetime.fromtimestamp(session.scalar(select(database_time())) or 0, UTC)
+
+
+def send_due(schedule: Schedule, session: Session, now: datetime, *, enabled: bool = True) -> int:
+    """Deal with the slots of a schedule that are due, at most so many at once; returns how many.
+
+    A schedule that is seen for the first time, or that has been changed, begins now. A disabled one gets rows and no
+    jobs, so that nothing is caught up when it is enabled again.
 
     The caller's session must be the one that the broker stores messages in.
     """
-    since = session.scalar(select(func.max(ScheduleSlot.slot)).where(ScheduleSlot.schedule == schedule.name))
-    if since is None:
-        _take(session, ScheduleSlot(schedule=schedule.name, slot=now))
+    known = session.get(KnownSchedule, schedule.name, with_for_update=True)
+    if known is None:
+        row = KnownSchedule(name=schedule.name, definition=schedule.definition, dealt_with=now)
+        insert_new(session, row)
         return 0
-    sent = 0
-    for slot in schedule.due_slots(since, now):
-        message = schedule.actor.message(slot.isoformat())
-        if _take(session, ScheduleSlot(schedule=schedule.name, slot=slot, message_id=message.message_id)):
-            schedule.actor.broker.enqueue(message)
-            sent += 1
-    return sent
+    if known.definition != schedule.definition:
+        # Not later, because while a new version is rolled out two of them may take turns.
+        known.dealt_with = max(known.dealt_with, now - ON_TIME)
+        known.definition = schedule.definition
+    slots = list(itertools.islice(schedule.due_slots(known.dealt_with, now), SLOTS_AT_ONCE))
+    for slot in slots:
+        send_slot(schedule, session, slot, enabled=enabled)
+        known.dealt_with = slot
+    return len(slots)
 
 
-def _take(session: Session, slot: ScheduleSlot) -> bool:
-    try:
-        with session.begin_nested():
-            session.add(slot)
-    except IntegrityError:
+def send_slot(
+    schedule: Schedule, session: Session, slot: datetime, *, enabled: bool = True, again: bool = False
+) -> bool:
+    """Send the job of one slot, unless that was done before; `again` sends it even so."""
+    message = schedule.message(slot)
+    outcome = "sent" if enabled else "skipped"
+    row = ScheduleSlot(schedule=schedule.name, slot=slot, outcome=outcome, message_id=message.message_id)
+    if again:
+        session.merge(row)
+    elif not insert_new(session, row):
         return False
+    if enabled:
+        delay = round(random.uniform(0, schedule.jitter.total_seconds()) * 1000)  # noqa: S311  (no secret)
+        schedule.actor.broker.enqueue(message, delay=delay or None)
     return True
 
 
-def run(transaction: Callable[[], Any], stop: threading.Event) -> None:
+class SlotOutcomes(dramatiq.Middleware):
+    """Notes in the ledger how the job of a slot has ended; a later attempt overwrites it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.transaction = sessions(engine)
+
+    def after_process_message(
+        self,
+        _broker: dramatiq.Broker,
+        message: dramatiq.MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Write done or failed."""
+        self._write("failed" if exception or message.failed else "done", message)
+
+    def after_skip_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """One that was not run has failed."""
+        self._write("failed", message)
+
+    def _write(self, outcome: str, message: dramatiq.MessageProxy) -> None:
+        if "slot" not in message.options:
+            return
+        slot = ScheduleSlot.slot == datetime.fromisoformat(message.options["slot"])
+        with self.transaction.begin() as session:
+            session.execute(
+                update(ScheduleSlot)
+                .where(ScheduleSlot.schedule == message.options["schedule"], slot)
+                .values(outcome=outcome, finished=utc_now())
+            )
+
+
+def forget_old(session: Session, before: datetime) -> int:
+    """Delete slots that were sent before that time, and schedules that exist no more; returns how many slots."""
+    gone = KnownSchedule.name.not_in(SCHEDULES.keys()), KnownSchedule.dealt_with < before
+    session.execute(delete(KnownSchedule).where(*gone))
+    old = delete(ScheduleSlot).where(ScheduleSlot.sent < before).returning(ScheduleSlot.slot)
+    return len(session.scalars(old).all())
+
+
+def run(
+    transaction: Callable[[], AbstractContextManager[Session]],
+    stop: threading.Event,
+    disabled: Collection[str] = (),
+) -> None:
     """Send due jobs until `stop` is set. An error is logged and never ends the loop.
 
     Args:
         transaction: opens the context manager of one transaction, which gives its session.
         stop: ends the loop at once, also while it waits.
+        disabled: names of schedules that do not run.
     """
+    failures = 0
     while not stop.is_set():
-        for schedule in SCHEDULES.values():
-            try:
-                with transaction() as session:
-                    if sent := send_due(schedule, session, utc_now()):
-                        logger.info("schedule %s: sent %d", schedule.name, sent)
-            except Exception:
-                logger.exception("schedule %s: could not send; trying again", schedule.name)
-        now = utc_now()
-        upcoming = [(schedule.next_slot(now) - now).total_seconds() for schedule in SCHEDULES.values()]
-        stop.wait(min([LONGEST_PAUSE, *upcoming]))
+        try:
+            pause = _send_all(transaction, disabled)
+            failures = 0
+        except OperationalError as error:
+            failures += 1
+            pause = min(2.0**failures, LONGEST_PAUSE)
+            logger.error("No jobs could be sent, next try in %.0f s: %s", pause, error.orig)
+        stop.wait(pause)
+
+
+def _send_all(transaction: Callable[[], AbstractContextManager[Session]], disabled: Collection[str]) -> float:
+    """Send what is due; returns for how many seconds nothing else will be."""
+    pause = LONGEST_PAUSE
+    for schedule in SCHEDULES.values():
+        try:
+            with transaction() as session:
+                now = database_now(session)
+                if count := send_due(schedule, session, now, enabled=schedule.name not in disabled):
+                    logger.info("schedule %s: %d slots", schedule.name, count)
+            wait = (schedule.next_slot(now) - now).total_seconds()
+            pause = min(pause, 0.0 if count == SLOTS_AT_ONCE else wait)
+        except OperationalError:
+            raise
+        except Exception:
+            logger.exception("schedule %s: could not send; trying again", schedule.name)
+    return pause

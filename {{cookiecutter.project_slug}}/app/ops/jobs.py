@@ -1,12 +1,14 @@
 """Jobs that keep the service tidy."""
 
 import logging
+from datetime import timedelta
 
 import dramatiq
 import svcs
 from sqlalchemy.orm import Session
 
-from database.rate_limits import remove_expired
+from config import Settings
+from database import once, rate_limits, schedule, utc_now
 from database.schedule import scheduled
 
 logger = logging.getLogger(__name__)
@@ -14,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 @scheduled("30 3 * * *", catch_up="latest")
 @dramatiq.actor
-def remove_expired_rate_limits(slot: str) -> None:
-    """Delete counters whose window has ended. `slot` is the time it was due, ISO 8601 in UTC."""
-    logger.info("removed %d rate limits, due %s", remove_expired(svcs.flask.get(Session)), slot)
+def remove_expired(slot: str) -> None:
+    """Delete what has served its time: rate limits, keys of work done once, old slots of schedules."""
+    session = svcs.flask.get(Session)
+    kept = timedelta(days=svcs.flask.get(Settings).schedule.history_days)
+    limits, keys = rate_limits.remove_expired(session), once.forget_old(session)
+    slots = schedule.forget_old(session, utc_now() - kept)
+    logger.info("removed %d rate limits, %d keys, %d slots; due %s", limits, keys, slots, slot)

@@ -1,4 +1,4 @@
-"""The queue's messages.
+"""The queue's messages, and what jobs have done once.
 
 Revision: 0001_queue
 Follows: nothing
@@ -21,17 +21,28 @@ def upgrade() -> None:
         sa.Column("id", BIG_INTEGER, nullable=False),
         sa.Column("queue", sa.String(100), nullable=False),
         sa.Column("actor", sa.String(200), nullable=False),
-        sa.Column("state", sa.Integer(), nullable=False),
+        sa.Column("message_id", sa.String(36), nullable=False),
+        sa.Column("state", sa.SmallInteger(), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("due", sa.Double(), nullable=False),
-        sa.Column("owner", sa.String(32), nullable=True),
+        sa.Column("owner", sa.String(100), nullable=True),
         sa.Column("deliveries", sa.Integer(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_queue_message"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_queue_message_claim", "queue_message", ["queue", "state", "due"])
+    op.create_index("ix_queue_message_order", "queue_message", ["queue", "state", "priority", "due", "id"])
+    op.create_index("ix_queue_message_due", "queue_message", ["queue", "state", "due"])
+    op.create_table(
+        "done_once",
+        sa.Column("key", sa.String(200), nullable=False),
+        sa.Column("done", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_done_once"),
+    )
+    op.create_index("ix_done_once_done", "done_once", ["done"])
 
 
 def downgrade() -> None:
+    op.drop_table("done_once")
     op.drop_table("queue_message")

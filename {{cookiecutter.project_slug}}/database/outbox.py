@@ -1,0 +1,169 @@
+"""What Redis and RabbitMQ need around them to promise what the broker in the database promises.
+
+A message is stored in the database first, with the transaction that sends it; workers pass on what is due. Delays, and
+messages that were set aside, stay in the database. So only messages that may run now are in Redis or RabbitMQ, a
+server that is down keeps nobody from sending, and a crash at any moment loses nothing.
+"""
+
+import logging
+import threading
+import time
+from typing import Any
+
+import dramatiq
+from dramatiq.common import q_name
+from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
+from dramatiq.middleware import SkipMessage
+
+from database.broker import SHORTEST_PAUSE, Arrivals, TableBroker
+from database.messages import MessageTable
+
+BATCH = 100
+LONGEST_WAIT = 1.0
+LONGEST_RETRY_PAUSE = 30.0
+# How often a message came back is forgotten after a week, in seconds.
+REMEMBERED = 7 * 86400
+
+logger = logging.getLogger(__name__)
+
+
+class OutboxBroker(TableBroker):
+    """The part of a broker that is the same in front of every server. A base class before Dramatiq's own broker."""
+
+    def __init__(self, table: MessageTable, **options: Any) -> None:
+        super().__init__(table, **options)
+        self.relays: dict[str, threading.Thread] = {}
+        self.closed = threading.Event()
+        self.add_middleware(PoisonGuard(self))
+
+    def publish(self, message: dramatiq.Message[Any]) -> None:
+        """Hand a message to the server, without storing it."""
+        super(TableBroker, self).enqueue(message)
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
+        """Iterate over the server's messages, and pass on what is stored."""
+        if (name := q_name(queue_name)) not in self.relays:
+            self.heartbeat.start()
+            self.relays[name] = threading.Thread(target=self._relay, args=(name,), name=f"outbox-{name}", daemon=True)
+            self.relays[name].start()
+        return super().consume(queue_name, prefetch, timeout)
+
+    def came_back(self, message: dramatiq.MessageProxy) -> bool:
+        """Whether a message was handed out before."""
+        raise NotImplementedError
+
+    def count_return(self, message: dramatiq.MessageProxy) -> int:
+        """Count that a message came back; returns how often it has."""
+        raise NotImplementedError
+
+    def forget_returns(self, message: dramatiq.MessageProxy) -> None:
+        """The message has ended."""
+        raise NotImplementedError
+
+    def set_aside(self, message: dramatiq.MessageProxy, error: str | None) -> None:
+        """Keep a message that failed for good in the database, where it can be looked at and tried again."""
+        self.table.store_dead(message, error)
+
+    def flush(self, queue_name: str) -> None:
+        """Drop a queue's messages, here and on the server."""
+        self.table.flush(queue_name)
+        super().flush(queue_name)
+
+    def join(self, queue_name: str, *, timeout: int | None = None, **options: Any) -> None:
+        """Wait until a queue has no message left to run, here or on the server.
+
+        Raises:
+            QueueJoinTimeout: after `timeout` milliseconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout / 1000
+        while True:
+            super().join(queue_name, timeout=timeout, **options)
+            # A job that has to run again is stored before the server forgets it.
+            if not self.table.count(queue_name):
+                return
+            if deadline is not None and time.monotonic() > deadline:
+                raise QueueJoinTimeout(queue_name)
+            time.sleep(SHORTEST_PAUSE)
+
+    def close(self) -> None:
+        """Stop passing on, and let others do it."""
+        self.closed.set()
+        for relay in self.relays.values():
+            relay.join()
+        super().close()
+
+    def _relay(self, queue: str) -> None:
+        failures = 0
+        while not self.closed.is_set():
+            try:
+                with Arrivals(self.table.engine, self.poll_interval) as arrivals:
+                    while not self.closed.is_set():
+                        self._pass_on(queue, arrivals)
+                        failures = 0
+            except Exception as error:
+                failures += 1
+                pause = min(2.0**failures, LONGEST_RETRY_PAUSE)
+                known = isinstance(error, BrokerConnectionError)
+                logger.error(
+                    "Queue %s: jobs wait in the database, next try in %.0f s: %s",
+                    queue,
+                    pause,
+                    error,
+                    exc_info=not known,
+                )
+                self.closed.wait(pause)
+
+    def _pass_on(self, queue: str, arrivals: Arrivals) -> None:
+        messages, due = self.table.claim(queue, BATCH)
+        if not messages:
+            arrivals.wait(LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
+            return
+        arrivals.expect()
+        passed_on = 0
+        try:
+            for message in messages:
+                self.publish(message._message)
+                passed_on += 1
+        finally:
+            self.table.give_back(message.row_id for message in messages[passed_on:])
+            self.table.finish(*messages[:passed_on])
+
+
+class PoisonGuard(dramatiq.Middleware):
+    """Sets a message aside that comes back again and again from workers that died: it takes them down.
+
+    A process runs one at a time of the messages that came back, so that no other is taken for the guilty one.
+    """
+
+    def __init__(self, broker: OutboxBroker) -> None:
+        self.broker = broker
+        self.one_at_a_time = threading.Lock()
+        self.suspect: str | None = None
+
+    def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """Count how often a message came back; refuse to run it once more after too many times."""
+        if not self.broker.came_back(message):
+            return
+        self.one_at_a_time.acquire()
+        self.suspect = message.message_id
+        if self.broker.count_return(message) >= self.broker.table.max_deliveries:
+            message.fail()
+            raise SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
+
+    def after_process_message(
+        self,
+        _broker: dramatiq.Broker,
+        message: dramatiq.MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Forget the count of one that has ended, well or not."""
+        self.after_skip_message(_broker, message)
+
+    def after_skip_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """As well for one that was not run."""
+        if self.suspect == message.message_id:
+            self.suspect = None
+            self.one_at_a_time.release()
+        self.broker.forget_returns(message)

@@ -1,0 +1,67 @@
+"""Dramatiq's broker on RabbitMQ, behind the outbox."""
+
+from typing import Any
+
+import dramatiq
+import pika
+from dramatiq.brokers.rabbitmq import RabbitmqBroker as DramatiqRabbitmqBroker
+from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
+
+from database.messages import MessageTable, error_of
+from database.outbox import REMEMBERED, OutboxBroker
+from database.rate_limits import DatabaseStorage
+
+# RabbitMQ counts deliveries, also of messages that waited in a worker's memory when it died. So its own limit is out of
+# reach (RabbitMQ 4 would set one of 20), and messages that came back are counted when they start.
+DELIVERY_LIMIT = 100_000
+
+
+class RabbitmqConsumer(_RabbitmqConsumer):
+    """Keeps what failed for good in the database."""
+
+    def nack(self, message: dramatiq.MessageProxy) -> None:
+        """The job has failed for good."""
+        self.broker.set_aside(message, error_of(message))
+        self.ack(message)
+
+
+class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
+    """Messages that may run now wait in RabbitMQ, in quorum queues, which a cluster keeps on several of its nodes.
+
+    Args:
+        url: `amqp://` or, with TLS, `amqps://user:password@host:port/vhost`; several, separated by `;`, for a cluster.
+        table: where all others wait.
+        options: as of `OutboxBroker`.
+    """
+
+    consumer_class = RabbitmqConsumer
+
+    def __init__(self, url: str, table: MessageTable, **options: Any) -> None:
+        self.returns = DatabaseStorage(engine=table.engine)
+        super().__init__(table, url=url, confirm_delivery=True, **options)
+
+    def came_back(self, message: dramatiq.MessageProxy) -> bool:
+        """Whether a message was handed out before, which RabbitMQ tells."""
+        return bool(message.redelivered)
+
+    def count_return(self, message: dramatiq.MessageProxy) -> int:
+        """Count that a message came back; returns how often it has."""
+        return self.returns.incr(f"returns:{message.message_id}", REMEMBERED)
+
+    def forget_returns(self, message: dramatiq.MessageProxy) -> None:
+        """The message has ended."""
+        if message.redelivered:
+            self.returns.clear(f"returns:{message.message_id}")
+
+    def join(self, queue_name: str, **options: Any) -> None:  # type: ignore[override]
+        """Wait until a queue has no message left to run, here or on the server, which tells of no running ones."""
+        super().join(queue_name, **options)
+
+    def check(self) -> None:
+        """Raise if the queue cannot be reached."""
+        self.table.check()
+        pika.BlockingConnection(self.parameters).close()
+
+    def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
+        arguments = super()._build_queue_arguments(queue_name)
+        return {**arguments, "x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

@@ -1,0 +1,93 @@
+"""Dramatiq's broker on Redis, behind the outbox."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
+from dramatiq.brokers.redis import _RedisConsumer
+from dramatiq.errors import ConnectionClosed
+
+from database.messages import MessageTable, error_of
+from database.outbox import REMEMBERED, OutboxBroker
+
+# Of a million commands, so many look for messages of workers that have died. Dramatiq's default of 1,000 brings such
+# a message back after minutes.
+MAINTENANCE_CHANCE = 100_000
+
+
+class RedisConsumer(_RedisConsumer):
+    """Takes every failure of the server for one that passes."""
+
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next message."""
+        with connection_errors():
+            return super().__next__()
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """The job is done."""
+        with connection_errors():
+            super().ack(message)
+
+    def nack(self, message: dramatiq.MessageProxy) -> None:
+        """The job has failed for good."""
+        self.broker.set_aside(message, error_of(message))
+        self.ack(message)
+
+    def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
+        """Give messages back that were not started."""
+        with connection_errors():
+            super().requeue(messages)
+
+
+class RedisBroker(OutboxBroker, DramatiqRedisBroker):
+    """Messages that may run now wait in Redis.
+
+    Args:
+        url: `redis://` or, with TLS, `rediss://user:password@host:port/db`.
+        table: where all others wait.
+        options: as of `OutboxBroker`.
+    """
+
+    consumer_class = RedisConsumer
+
+    def __init__(self, url: str, table: MessageTable, **options: Any) -> None:
+        client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=15, health_check_interval=30)
+        super().__init__(
+            table,
+            client=client,
+            heartbeat_timeout=round(table.lease * 1000),
+            maintenance_chance=MAINTENANCE_CHANCE,
+            **options,
+        )
+
+    def came_back(self, message: dramatiq.MessageProxy) -> bool:
+        """Whether a message was handed out before, which Redis does not tell by itself."""
+        return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
+
+    def count_return(self, message: dramatiq.MessageProxy) -> int:
+        """Count that a message came back; returns how often it has."""
+        return int(self.client.incr(self._returns(message)))
+
+    def forget_returns(self, message: dramatiq.MessageProxy) -> None:
+        """The message has ended."""
+        self.client.delete(self._returns(message))
+
+    def _returns(self, message: dramatiq.MessageProxy) -> str:
+        return f"{self.namespace}:returns:{message.message_id}"
+
+    def check(self) -> None:
+        """Raise if the queue cannot be reached."""
+        self.table.check()
+        self.client.ping()
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """A failing server as the error on which Dramatiq's worker tries again; on any other one it gives up."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise ConnectionClosed(error) from None
