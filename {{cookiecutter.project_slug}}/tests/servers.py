@@ -1,7 +1,7 @@
-"""Servers for tests, which need them real: PostgreSQL, Redis and RabbitMQ.
+"""Servers for tests that have to see real ones: PostgreSQL, Redis and RabbitMQ.
 
-Each listens on loopback only, has a folder of its own, and asks for a password, because loopback is open to everybody
-on the machine. Nothing of an installed server's settings and data is used, and nothing is left in the end.
+Each listens on loopback, with a password, because every user of the machine can connect there. It has a folder of its
+own, reads no settings of an installed server, and leaves nothing behind.
 """
 
 import itertools
@@ -18,66 +18,59 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 import psycopg
 import redis
 
 HOST = "127.0.0.1"
-START_LIMIT = 60
-# Debian keeps the servers' own programs away from PATH; its rabbitmq-server on PATH would change the user.
+PATIENCE = 60
+# Debian keeps these away from PATH. Its rabbitmq-server on PATH is another one, which changes the user.
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-FOLDERS = [
-    "/usr/lib/rabbitmq/bin",
-    *map(str, POSTGRES),
-    os.environ.get("PATH", os.defpath),
-    "/usr/local/sbin",
-    "/usr/sbin",
-]
+FOLDERS = ["/usr/lib/rabbitmq/bin", *map(str, POSTGRES), os.environ.get("PATH", os.defpath), "/usr/sbin"]
 PATH = os.pathsep.join(FOLDERS)
-# Where this program is missing, a server outlives tests that are killed with SIGKILL.
-SETPRIV = shutil.which("setpriv", path=PATH)
-# The kernel picks clients' ports from 32768 on, so nobody takes these while a server is down; each process has its own.
+# The kernel gives ports from 32768 on to clients: one below stays free while its server is down. Each process counts
+# from another one.
 PORTS = itertools.count(20000 + os.getpid() % 600 * 20)
 
 
 def free_port() -> int:
-    """A port that nobody listens on; each call returns another one."""
+    """A port that nobody listens on, another one each time."""
     for port in PORTS:
-        with suppress(OSError), socket.socket() as probe:
-            probe.bind((HOST, port))
+        with suppress(OSError), socket.create_server((HOST, port)):
             return port
     raise AssertionError
 
 
+def find(program: str) -> str | None:
+    """Where a program is, if it is installed."""
+    return shutil.which(program, path=PATH)
+
+
 class Server(ABC):
-    """A server that a test can stop, and start again on the same ports with the same data."""
+    """A server that a test may stop, and start again on the same port with the same data."""
 
     programs: ClassVar[dict[str, str]]
-    """The programs that it needs, and the Debian packages that bring them."""
+    """What it needs: programs, and the Debian packages that they are in."""
+    scheme: ClassVar[str]
+    username: ClassVar[str]
     stop_signal = signal.SIGTERM
     kill_signal = signal.SIGKILL
-    user: str | None = None
-    """Who runs it, if not the user who runs the tests."""
 
     def __init__(self) -> None:
-        # Not in pytest's folder, which nobody but its user may enter.
+        # Not in pytest's folder, which nobody else may enter: PostgreSQL runs as somebody else.
         self.folder = Path(tempfile.mkdtemp(prefix="test-server-", dir="/tmp"))
-        self.environment = {"HOME": str(self.folder), "LC_ALL": "C.UTF-8", "PATH": PATH}
-        self.port, self.tls_port = free_port(), free_port()
         self.password = f"{secrets.token_hex(8)}/@%"
-        self.certificate, self.key = self.folder / "certificate.pem", self.folder / "key.pem"
+        self.port = free_port()
+        self.url = self.url_with(self.scheme, self.port)
+        """The URL of the default database. Another one's name can be put behind it."""
+        self.environment = {"HOME": str(self.folder), "LC_ALL": "C.UTF-8", "PATH": PATH}
+        self.options: dict[str, Any] = {"cwd": self.folder, "env": self.environment, "stderr": subprocess.STDOUT}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def url_of(self, scheme: str, user: str, port: int) -> str:
-        """The URL up to the name of the database."""
-        return f"{scheme}://{user}:{quote(self.password, safe='')}@{HOST}:{port}/"
-
-    @property
-    @abstractmethod
-    def url(self) -> str:
-        """The URL up to the name of the database: with none it is the server's default one."""
+    def url_with(self, scheme: str, port: int) -> str:
+        return f"{scheme}://{self.username}:{quote(self.password, safe='')}@{HOST}:{port}/"
 
     @abstractmethod
     def prepare(self) -> None:
@@ -85,103 +78,82 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> list[str]:
-        """The command that serves, in the foreground."""
+        """The program that serves until it is told to end, and its arguments."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether clients are served."""
+        """Whether it talks to clients."""
 
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it answers. It ends with the thread that has started it."""
-        if self.process and self.process.poll() is None:
-            return
-        log = self.folder / "log"
-        command = [SETPRIV, "--pdeathsig", self.kill_signal.name, *self.command()] if SETPRIV else self.command()
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=self.folder,
-                env=self.environment,
-                user=self.user,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_LIMIT
+        """Wait until it answers; start it, unless it runs. It ends with the thread that has started it."""
+        if not self.process or self.process.poll() is not None:
+            program, *arguments = self.command()
+            command = [str(find(program)), *arguments]
+            if setpriv := find("setpriv"):
+                command = [setpriv, "--pdeathsig", self.kill_signal.name, *command]
+            with (self.folder / "log").open("wb") as log:
+                # In a session of its own, where Ctrl-C reaches only pytest.
+                self.process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, start_new_session=True, **self.options
+                )
+        deadline = time.monotonic() + PATIENCE
         while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                code = self.process.poll()
+            code = self.process.poll()
+            if code is not None or time.monotonic() > deadline:
                 self.kill()
-                reason = f"no answer in {START_LIMIT} seconds" if code is None else f"exit code {code}"
-                raise RuntimeError(f"{command[-1]}: {reason}\n{log.read_text(errors='replace')[-3000:]}")
+                reason = f"no answer in {PATIENCE} seconds" if code is None else f"exit code {code}"
+                tail = (self.folder / "log").read_text(errors="replace")[-3000:]
+                raise RuntimeError(f"{self.command()[0]}: {reason}\n{tail}")
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it in good order, and wait until it has."""
-        self.end(self.stop_signal)
+        """End it in good order."""
+        self._end(self.stop_signal)
 
     def kill(self) -> None:
-        """End it at once, as a power cut does for its clients."""
-        self.end(self.kill_signal)
+        """End it at once; what it has confirmed is kept."""
+        self._end(self.kill_signal)
 
-    def end(self, number: signal.Signals) -> None:
+    def _end(self, number: signal.Signals) -> None:
         if self.process:
             self.process.send_signal(number)
-            self.process.wait(START_LIMIT)
+            self.process.wait(PATIENCE)
 
-    def run(self, *command: str, stdin: str = "") -> str:
-        """Run one of the server's tools and return what it says."""
+    def run(self, program: str, *arguments: str, stdin: str = "") -> str:
+        """What another program of this server prints."""
+        command = [str(find(program)), *arguments]
         result = subprocess.run(
-            [str(find(command[0])), *command[1:]],
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=self.folder,
-            env=self.environment,
-            user=self.user,
-            check=False,
+            command, input=stdin, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=False, **self.options
         )
+        output: str = result.stdout
         if result.returncode:
-            raise RuntimeError(f"{' '.join(command)}: exit code {result.returncode}\n{result.stdout[-3000:]}")
-        return result.stdout
-
-    def make_certificate(self) -> None:
-        """Make a certificate that clients can trust: its own authority, for this machine."""
-        extensions = ["subjectAltName=IP:127.0.0.1,DNS:localhost", "keyUsage=critical,digitalSignature,keyCertSign"]
-        self.run(
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-subj", "/CN=localhost", "-days", "2", "-out", str(self.certificate), "-keyout", str(self.key)),
-            *(argument for extension in extensions for argument in ("-addext", extension)),
-        )
+            raise RuntimeError(f"{program}: exit code {result.returncode}\n{output[-3000:]}")
+        return output
 
 
 class Postgres(Server):
-    """PostgreSQL, whose databases need not survive the machine's end."""
+    """PostgreSQL, with nothing written for good: only the machine may not crash."""
 
     programs: ClassVar = {"postgres": "postgresql", "initdb": "postgresql"}
-    stop_signal = signal.SIGINT  # SIGTERM would wait for the clients.
-    kill_signal = signal.SIGQUIT  # After SIGKILL its shared memory would stay.
-
-    @property
-    def url(self) -> str:
-        return self.url_of("postgresql", "postgres", self.port)
+    scheme = "postgresql"
+    username = "postgres"
+    stop_signal = signal.SIGINT  # SIGTERM waits for clients to leave.
+    kill_signal = signal.SIGQUIT  # SIGKILL leaves its shared memory behind.
 
     def prepare(self) -> None:
         if os.geteuid() == 0:
-            # PostgreSQL refuses to run as root.
-            self.user = next(user.pw_name for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody"))
-            shutil.chown(self.folder, self.user)
+            # It refuses to run as root.
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+            self.options |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         (self.folder / "password").write_text(self.password)
-        options = ["--username=postgres", "--auth=scram-sha-256", "--pwfile=password"]
-        self.run("initdb", "--pgdata=data", *options, "--encoding=UTF8", "--no-locale", "--no-sync")
+        login = [f"--username={self.username}", "--pwfile=password", "--auth=scram-sha-256"]
+        self.run("initdb", "--pgdata=data", *login, "--encoding=UTF8", "--no-locale", "--no-sync")
 
     def command(self) -> list[str]:
-        quick = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=16MB"]
         where = [f"listen_addresses={HOST}", f"port={self.port}", "unix_socket_directories="]
-        settings = [argument for setting in (*where, *quick) for argument in ("-c", setting)]
-        return [str(find("postgres")), "-D", "data", *settings]
+        light = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "shared_buffers=16MB"]
+        return ["postgres", "-D", "data", *(f"--{setting}" for setting in (*where, *light))]
 
     def answers(self) -> bool:
         with suppress(psycopg.OperationalError), psycopg.connect(self.url):
@@ -189,26 +161,40 @@ class Postgres(Server):
         return False
 
     def execute(self, statement: str) -> None:
-        """Execute a statement outside of a transaction."""
+        """Execute a statement that no transaction may hold, such as CREATE DATABASE."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
 
 
-class Redis(Server):
-    """Redis, with a port for TLS as well."""
+class Broker(Server):
+    """A broker, which listens for clients with TLS on a port of its own."""
 
-    programs: ClassVar = {"redis-server": "redis-server", "openssl": "openssl"}
-
-    @property
-    def url(self) -> str:
-        return self.url_of("redis", "", self.port)
-
-    @property
-    def tls_url(self) -> str:
-        return self.url_of("rediss", "", self.tls_port)
+    def __init__(self) -> None:
+        super().__init__()
+        self.tls_port = free_port()
+        self.tls_url = self.url_with(f"{self.scheme}s", self.tls_port)
+        self.certificate = self.folder / "certificate.pem"
+        """What clients have to trust, for example as SSL_CERT_FILE."""
+        self.key = self.folder / "key.pem"
 
     def prepare(self) -> None:
-        self.make_certificate()
+        self.run(
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-subj", "/CN=localhost", "-days", "2", "-out", str(self.certificate), "-keyout", str(self.key)),
+            *("-addext", f"subjectAltName=IP:{HOST},DNS:localhost"),
+            *("-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
+        )
+
+
+class Redis(Broker):
+    """Redis, with all it was told in a file."""
+
+    programs: ClassVar = {"redis-server": "redis-server", "openssl": "openssl"}
+    scheme = "redis"
+    username = ""
+
+    def prepare(self) -> None:
+        super().prepare()
         settings = f"""
             bind {HOST}
             port {self.port}
@@ -224,7 +210,7 @@ class Redis(Server):
         (self.folder / "redis.conf").write_text(settings)
 
     def command(self) -> list[str]:
-        return [str(find("redis-server")), "redis.conf"]
+        return ["redis-server", "redis.conf"]
 
     def answers(self) -> bool:
         with suppress(redis.ConnectionError), redis.Redis.from_url(self.url) as client:
@@ -237,89 +223,81 @@ class Redis(Server):
             client.flushall()
 
 
-class RabbitMQ(Server):
-    """RabbitMQ, with a port for TLS as well.
+class RabbitMQ(Broker):
+    """RabbitMQ, without plugins, and without epmd, which other Erlang programs would find it through.
 
-    It needs no epmd, the daemon that knows where Erlang's programs listen: `erl_call` is told. That takes some
-    hundredths of a second for what `rabbitmqctl` needs a second for.
+    `erl_call` tells it in 0.03 seconds what `rabbitmqctl`, a program in Erlang itself, needs a second for.
     """
 
     programs: ClassVar = {"rabbitmq-server": "rabbitmq-server", "erl_call": "erlang-base", "openssl": "openssl"}
-
-    @property
-    def url(self) -> str:
-        return self.url_of("amqp", "tests", self.port)
-
-    @property
-    def tls_url(self) -> str:
-        return self.url_of("amqps", "tests", self.tls_port)
+    scheme = "amqp"
+    username = "tests"
 
     def prepare(self) -> None:
-        self.make_certificate()
+        super().prepare()
         self.erlang_port = free_port()
-        folder = self.folder
         settings = f"""[{{rabbit, [
             {{tcp_listeners, [{{"{HOST}", {self.port}}}]}},
             {{ssl_listeners, [{{"{HOST}", {self.tls_port}}}]}},
             {{ssl_options, [{{certfile, "{self.certificate}"}}, {{keyfile, "{self.key}"}}]}},
-            {{default_user, <<"tests">>}},
+            {{default_user, <<"{self.username}">>}},
             {{default_pass, <<"{self.password}">>}}
         ]}}]."""
-        (folder / "advanced.config").write_text(settings)
+        (self.folder / "advanced.config").write_text(settings)
+        files = {
+            "ADVANCED_CONFIG_FILE": "advanced.config",
+            "CONFIG_FILE": "none",
+            "CONFIG_FILES": "none",
+            "CONF_ENV_FILE": "none",
+            "ENABLED_PLUGINS_FILE": "none",
+            "LOG_BASE": "logs",
+            "MNESIA_BASE": "data",
+            "PID_FILE": "pid",
+        }
+        self.environment |= {f"RABBITMQ_{name}": f"{self.folder}/{file}" for name, file in files.items()}
         self.environment |= {
-            "RABBITMQ_NODENAME": "tests@localhost",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-sname tests@localhost -start_epmd false"
-            f" -erl_epmd_port {self.erlang_port} -kernel inet_dist_use_interface {{127,0,0,1}} +S 2",
-            "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
-            "RABBITMQ_CONFIG_FILE": str(folder / "none"),
-            "RABBITMQ_CONFIG_FILES": str(folder / "none"),
-            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "none"),
-            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
-            "RABBITMQ_LOG_BASE": str(folder / "logs"),
             "RABBITMQ_LOGS": "-",
-            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_NODENAME": "tests@localhost",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-sname tests@localhost -start_epmd false +S 2"
+            f" -erl_epmd_port {self.erlang_port} -kernel inet_dist_use_interface {{127,0,0,1}}",
             # The script becomes the server, instead of waiting for it.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
     def command(self) -> list[str]:
-        return [str(find("rabbitmq-server"))]
+        return ["rabbitmq-server"]
 
     def answers(self) -> bool:
-        with suppress(OSError), socket.create_connection((HOST, self.port), 5) as client:
-            # A server of this protocol begins with a method; one of another tells its own and hangs up.
+        with suppress(OSError), socket.create_connection((HOST, self.port), PATIENCE) as client:
             client.sendall(b"AMQP\0\0\x09\x01")
+            # The first byte of a method: it asks the client to log in.
             return client.recv(1) == b"\x01"
         return False
 
     def evaluate(self, expression: str) -> None:
-        """Let the server evaluate an Erlang expression that is `ok`."""
+        """Let the server evaluate an Erlang expression, which should be `ok`."""
         answer = self.run("erl_call", "-address", f"{HOST}:{self.erlang_port}", "-e", stdin=f"{expression}.\n")
         if answer.strip() != "{ok, ok}":
             raise RuntimeError(f"{expression}: {answer}")
 
     def add_vhost(self, name: str) -> None:
-        """Make a virtual host, with queues of its own."""
-        self.evaluate(f'rabbit_vhost:add(<<"{name}">>, <<"tests">>)')
-        names, everything = f'<<"tests">>, <<"{name}">>', '<<".*">>, <<".*">>, <<".*">>'
-        self.evaluate(f'rabbit_auth_backend_internal:set_permissions({names}, {everything}, <<"tests">>)')
+        """Make a virtual host, which has queues of its own."""
+        vhost, user, all_names = f'<<"{name}">>', f'<<"{self.username}">>', '<<".*">>, <<".*">>, <<".*">>'
+        self.evaluate(
+            f"ok = rabbit_vhost:add({vhost}, {user}),"
+            f"rabbit_auth_backend_internal:set_permissions({user}, {vhost}, {all_names}, {user})"
+        )
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; its clients are disconnected."""
-        self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"tests">>)')
-
-
-def find(program: str) -> str | None:
-    """Where a program is, if it is installed."""
-    return shutil.which(program, path=PATH)
+        """Delete a virtual host with all its queues; its clients are disconnected."""
+        self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"{self.username}">>)')
 
 
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 def serve(kind: type[AnyServer]) -> Iterator[AnyServer]:
-    """Start a server, and end and remove it afterwards. Its programs have to be there."""
+    """Start a server of this kind; in the end, kill it and remove its folder."""
     server = kind()
     try:
         server.prepare()
