@@ -1,7 +1,7 @@
 """Servers for tests that have to see real ones: PostgreSQL, Redis and RabbitMQ.
 
 Each listens on loopback, with a password, because every user of the machine can connect there. It has a folder of its
-own, reads no settings of an installed server, and leaves nothing behind.
+own, reads no settings of an installed server, and ends with pytest, whatever ends that.
 """
 
 import itertools
@@ -20,9 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote
-
-import psycopg
-import redis
 
 HOST = "127.0.0.1"
 PATIENCE = 60
@@ -85,10 +82,11 @@ class Server(ABC):
         """Whether it talks to clients."""
 
     def start(self) -> None:
-        """Wait until it answers; start it, unless it runs. It ends with the thread that has started it."""
+        """Start it, unless it runs, and wait until it answers. It ends with the thread that has called this."""
         if not self.process or self.process.poll() is not None:
             program, *arguments = self.command()
             command = [str(find(program)), *arguments]
+            # Without that program, killing pytest with SIGKILL would leave it running.
             if setpriv := find("setpriv"):
                 command = [setpriv, "--pdeathsig", self.kill_signal.name, *command]
             with (self.folder / "log").open("wb") as log:
@@ -152,16 +150,20 @@ class Postgres(Server):
 
     def command(self) -> list[str]:
         where = [f"listen_addresses={HOST}", f"port={self.port}", "unix_socket_directories="]
-        light = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "autovacuum=off", "shared_buffers=16MB"]
+        light = ["fsync=off", "full_page_writes=off", "autovacuum=off", "shared_buffers=16MB"]
         return ["postgres", "-D", "data", *(f"--{setting}" for setting in (*where, *light))]
 
     def answers(self) -> bool:
+        import psycopg  # Here, and redis below, because the tests that are not slow need not wait for it.
+
         with suppress(psycopg.OperationalError), psycopg.connect(self.url):
             return True
         return False
 
     def execute(self, statement: str) -> None:
         """Execute a statement that no transaction may hold, such as CREATE DATABASE."""
+        import psycopg
+
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement.encode())
 
@@ -213,12 +215,16 @@ class Redis(Broker):
         return ["redis-server", "redis.conf"]
 
     def answers(self) -> bool:
+        import redis
+
         with suppress(redis.ConnectionError), redis.Redis.from_url(self.url) as client:
             return bool(client.ping())
         return False
 
     def clear(self) -> None:
         """Remove everything from all databases."""
+        import redis
+
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
