@@ -2,10 +2,12 @@
 
 from flask import Flask
 
+from app.blog import jobs
+from app.blog.commands import posts
 from app.blog.models import Post, posts_by
 from app.blog.views import blueprint, index
 
-__all__ = ["Post", "register"]
+__all__ = ["Post", "jobs", "register"]
 
 
 def register(app: Flask) -> None:
@@ -13,3 +15,4 @@ def register(app: Flask) -> None:
     app.register_blueprint(blueprint)
     app.add_url_rule("/", "index", index)
     app.add_template_global(posts_by)
+    app.cli.add_command(posts)
