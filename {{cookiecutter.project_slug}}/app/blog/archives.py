@@ -32,12 +32,14 @@ def write_archive(
         text = io.TextIOWrapper(table, "utf-8-sig", newline="")
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
+        done = 0
         for done, post in enumerate(posts, 1):
             writer.writerow((post.title, post.body))
             info = ZipInfo(_file_name(post.id, post.title), post.created.timetuple()[:6])
             archive.writestr(info, f"# {post.title}\n\n{post.body}\n", ZIP_DEFLATED)
             if done % STEP == 0:
                 progress(done)
+        progress(done)
         text.detach()
         table.seek(0)
         with archive.open("posts.csv", "w") as entry:

@@ -53,7 +53,7 @@ def import_file(file: str, author: str) -> None:
     for line in errors:
         click.echo(line, err=True)
     if errors:
-        raise click.ClickException(f"{len(errors)} errors, so nothing is imported")
+        raise click.ClickException(f"nothing is imported because of {len(errors)} errors")
     insert_posts(user.id, rows)
     session.commit()
     click.echo(f"imported {len(rows)} posts")

@@ -37,24 +37,26 @@ def read_rows(stream: BinaryIO) -> Iterator[tuple[int, dict[str, str]]]:
     number = count = 0
     try:
         for number, row in enumerate(csv.reader(_lines(stream), strict=True), 1):
+            if not row:
+                continue
             if not header:
                 header = _checked_header(row)
-            elif row:
-                count += 1
-                if count > MOST_ROWS:
-                    raise UnusableFile(f"This file has too many rows: at most {MOST_ROWS:,} posts are taken at once.")
-                if len(row) != len(header):
-                    raise UnusableFile(
-                        f"Row {number} has {len(row)} columns, expected {len(header)}. "
-                        "A text with a comma or a line break in it needs quotes around it."
-                    )
-                yield number, dict(zip(header, row, strict=True))
+                continue
+            count += 1
+            if count > MOST_ROWS:
+                raise UnusableFile(f"This file has too many rows: at most {MOST_ROWS:,} posts are taken at once.")
+            if len(row) != len(header):
+                raise UnusableFile(
+                    f"Row {number} should have {len(header)} columns and has {len(row)}. "
+                    "A text with a comma or a line break in it needs quotes around it."
+                )
+            yield number, dict(zip(header, row, strict=True))
     except csv.Error:
         raise UnusableFile(
             f"Row {number + 1} cannot be read: a quote is missing or in the wrong place, or a text is far too long."
         ) from None
     if not count:
-        raise UnusableFile("This file holds no posts." if number else "This file is empty.")
+        raise UnusableFile("This file holds no posts." if header else "This file is empty.")
 
 
 def write_report(stream: BinaryIO, errors: Iterable[RowError]) -> None:
@@ -86,7 +88,7 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
 
 def _checked_header(row: list[str]) -> list[str]:
     if sorted(row) != sorted(COLUMNS):
-        found = ", ".join(row)[:60] or "nothing"
+        found = " ".join(", ".join(row).split())[:60]
         raise UnusableFile(
             f"The first row has to name the columns {' and '.join(COLUMNS)}, with a comma between them; found {found}."
         )
