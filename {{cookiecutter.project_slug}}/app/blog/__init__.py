@@ -2,12 +2,11 @@
 
 from flask import Flask
 
-from app.blog import jobs
 from app.blog.commands import posts
 from app.blog.models import Post, posts_by
 from app.blog.views import blueprint, index
 
-__all__ = ["Post", "jobs", "register"]
+__all__ = ["Post", "register"]
 
 
 def register(app: Flask) -> None:

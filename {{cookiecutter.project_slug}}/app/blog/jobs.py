@@ -90,11 +90,8 @@ def export_posts(export_id: int) -> None:
     total = count_posts(transfer.author_id)
     _report_progress(PostExport, export_id, 0, total)
     with svcs.flask.get(Disks)["exports"].open(transfer.path, "wb") as file:
-        write_archive(
-            file,
-            each_post(transfer.author_id),
-            lambda done: _report_progress(PostExport, export_id, done, total),
-        )
+        progress = partial(_report_progress, PostExport, export_id, total=total)
+        write_archive(file, each_post(transfer.author_id), progress)
     if locked := lock_unfinished(PostExport, export_id):
         locked.finish("done")
 

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
+from operator import attrgetter
 from typing import Any
 from unittest.mock import Mock
 
@@ -270,15 +271,15 @@ def test_a_job_that_comes_again_imports_nothing_twice(app: Flask, logged_in: Any
 
 
 @pytest.mark.parametrize(
-    ("place", "call", "data", "is_upload_gone"),
+    ("place", "call", "is_good", "is_upload_gone"),
     [
-        ("shutil.copyfileobj", 1, GOOD, False),
-        ("check_rows", 1, GOOD, False),
-        ("check_rows", 1, GOOD, True),
-        ("write_report", 1, BAD, True),
-        ("lock_unfinished", 2, GOOD, False),
-        ("lock_unfinished", 2, BAD, True),
-        ("insert_posts", 1, GOOD, True),
+        ("shutil.copyfileobj", 1, True, False),
+        ("check_rows", 1, True, False),
+        ("check_rows", 1, True, True),
+        ("write_report", 1, False, True),
+        ("lock_unfinished", 2, True, False),
+        ("lock_unfinished", 2, False, True),
+        ("insert_posts", 1, True, True),
     ],
 )
 def test_a_job_that_was_killed_anywhere_begins_again(
@@ -289,16 +290,17 @@ def test_a_job_that_was_killed_anywhere_begins_again(
     monkeypatch: pytest.MonkeyPatch,
     place: str,
     call: int,
-    data: bytes,
+    is_good: bool,
     is_upload_gone: bool,
 ) -> None:
-    upload(logged_in, data)
-    calls, original = count(1), getattr(jobs, place, None)
+    upload(logged_in, GOOD if is_good else BAD)
+    calls, original = count(1), attrgetter(place)(jobs)
 
     def die(*arguments: Any) -> Any:
+        result = original(*arguments)
         if next(calls) == call:
             raise KeyboardInterrupt
-        return original and original(*arguments)
+        return result
 
     with monkeypatch.context() as killing:
         killing.setattr(f"app.blog.jobs.{place}", die)
@@ -311,8 +313,8 @@ def test_a_job_that_was_killed_anywhere_begins_again(
         disks["default"].remove(source.path)
 
     assert work() == 0
-    assert len(posts(app)) == (2 if data == GOOD else 0)
-    assert state(app) == ("done" if data == GOOD else "refused")
+    assert len(posts(app)) == (2 if is_good else 0)
+    assert state(app) == ("done" if is_good else "refused")
     assert "default: blog/uploads/*" not in held(disks)
 
 
@@ -383,6 +385,31 @@ def test_an_upload_whose_request_fails_afterwards_is_removed_a_day_later(
     remove_expired_exports(SLOT)
     assert held(disks) == ["default: blog/uploads/*"]
     age(settings, timedelta(days=2))
+    remove_expired_exports(SLOT)
+    assert held(disks) == []
+
+
+def test_an_import_without_a_job_is_forgotten(app: Flask, logged_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    monkeypatch.setattr(import_posts, "send", Mock(side_effect=OperationalError("INSERT", None, Exception("full"))))
+    assert upload(logged_in).status_code == 503
+    assert logged_in.get("/posts/imports/1").status_code == 404
+
+
+def test_nobody_waits_for_a_database_that_is_locked_while_files_are_removed(
+    app: Flask, disks: Disks, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = disks["batches"].remove
+
+    def remove_slowly(path: str) -> None:
+        with sqlite3.connect(settings.app_dir.database, timeout=0) as somebody:
+            somebody.execute("DELETE FROM rate_limit")
+        somebody.close()
+        remove(path)
+
+    disks["batches"].write("posts/7/posts.csv", b"")
+    age(settings, timedelta(days=2))
+    monkeypatch.setattr(disks["batches"], "remove", remove_slowly)
     remove_expired_exports(SLOT)
     assert held(disks) == []
 
