@@ -54,8 +54,10 @@ class Transfer:
 
     @property
     def status(self) -> str:
-        """The state of one that is not finished, in words for its user."""
-        return "It waits for its turn." if self.state == "waiting" else "It is being worked on."
+        """The state in words, for its user."""
+        return {"waiting": "It waits for its turn.", "running": "It is being worked on."}.get(
+            self.state, "It has ended."
+        )
 
     def finish(self, state: str) -> None:
         """Give it a state that is final."""
