@@ -47,13 +47,13 @@ def import_file(file: str, author: str) -> None:
             task = progress.add_task("checking")
             rows, errors = check_rows(stream, lambda done, total: progress.update(task, completed=done, total=total))
     except OSError as error:
-        raise WrongInput(f"{file}: {error.strerror}") from None
+        raise WrongInput(f"{file}: {error.strerror or error}") from None
     except UnusableFile as error:
         raise click.ClickException(f"{file}: {error}") from None
     for line in errors:
         click.echo(line, err=True)
     if errors:
-        raise click.ClickException(f"nothing is imported because of {len(errors)} errors")
+        raise click.ClickException(f"nothing is imported, errors: {len(errors)}")
     insert_posts(user.id, rows)
     session.commit()
-    click.echo(f"imported {len(rows)} posts")
+    click.echo(f"posts imported: {len(rows)}")

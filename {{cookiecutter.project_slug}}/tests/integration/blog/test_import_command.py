@@ -38,7 +38,7 @@ def titles(app: Flask) -> list[str]:
 
 def test_the_rows_of_a_file_become_posts_of_the_author(app: Flask, client: Any, run: Run) -> None:
     result = run(b"body,title\ntext,One\ntext,Two\n", author="Ada")
-    assert (result.exit_code, result.stdout, result.stderr) == (0, "imported 2 posts\n", "")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "posts imported: 2\n", "")
     assert titles(app) == ["One", "Two"]
     assert "One" in client.get("/profile/ada").text
 
@@ -49,7 +49,7 @@ def test_if_any_row_is_wrong_each_error_is_a_line_and_nothing_is_imported(app: F
     assert result.stderr.splitlines() == [
         "row 3: title: Give a title.",
         "row 4: body: Write something.",
-        "Error: nothing is imported because of 2 errors",
+        "Error: nothing is imported, errors: 2",
     ]
     assert titles(app) == []
 
