@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from app.blog.commands import posts
 from app.blog.models import Post, posts_by
 from app.blog.views import blueprint, index
 
@@ -13,3 +14,4 @@ def register(app: Flask) -> None:
     app.register_blueprint(blueprint)
     app.add_url_rule("/", "index", index)
     app.add_template_global(posts_by)
+    app.cli.add_command(posts)

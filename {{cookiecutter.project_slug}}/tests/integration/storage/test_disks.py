@@ -36,7 +36,7 @@ def root(disk: Storage) -> Path:
 
 
 def test_the_shipped_disks_are_folders_of_the_app_folder(opened: Callable[..., Disks], tmp_path: Path) -> None:
-    folders = {"default": "data/uploads", "media": "media", "exports": "data/exports"}
+    folders = {"default": "data/uploads", "media": "media", "exports": "data/exports", "batches": "data/batches"}
     assert {name: root(disk) for name, disk in opened().items()} == {
         name: tmp_path / "app" / folder for name, folder in folders.items()
     }
@@ -191,7 +191,7 @@ def test_views_and_jobs_get_the_default_disk_or_one_by_name(app: Flask) -> None:
     with app.app_context():
         disks = svcs.flask.get(Disks)
         assert svcs.flask.get(Storage) is disks["default"]
-    assert sorted(disks) == ["default", "exports", "media"]
+    assert sorted(disks) == ["batches", "default", "exports", "media"]
 
 
 def test_every_disk_of_the_service_makes_links_and_other_storages_make_none(

@@ -221,7 +221,7 @@ def test_what_the_storage_refuses_is_one_line(files: Storage, arguments: list[st
 
 
 def test_a_wrong_argument_is_a_usage_error(disks: Disks) -> None:
-    line = "Error: Invalid value for '--disk': 'nowhere' is none of the disks default, exports, media"
+    line = "Error: Invalid value for '--disk': 'nowhere' is none of the disks batches, default, exports, media"
     for arguments in (["ls"], ["stat", "a"], ["read", "a"], ["write", "a"], ["move", "a", "b"], ["remove", "a"]):
         assert refusal(2, *arguments, "--disk", "nowhere") == line
     assert "'source': No such file or directory" in refusal(2, "write", "a", "source")

@@ -167,9 +167,17 @@ def test_an_empty_disk_is_nothing_to_copy_and_empties_the_other_only_if_told_to(
 @pytest.mark.parametrize(
     ("source", "target", "line"),
     [
-        ("nowhere", "media", "'nowhere' is none of the disks default, exports, media; write a folder as ./name"),
-        ("media", "nowhere", "'nowhere' is none of the disks default, exports, media; write a folder as ./name"),
-        ("media", "", "'' is none of the disks default, exports, media; write a folder as ./name"),
+        (
+            "nowhere",
+            "media",
+            "'nowhere' is none of the disks batches, default, exports, media; write a folder as ./name",
+        ),
+        (
+            "media",
+            "nowhere",
+            "'nowhere' is none of the disks batches, default, exports, media; write a folder as ./name",
+        ),
+        ("media", "", "'' is none of the disks batches, default, exports, media; write a folder as ./name"),
         ("./nowhere", "media", "'./nowhere': there is no such folder"),
         ("./file", "media", "'./file': there is no such folder"),
         ("media", "app/media/inner", "'app/media/inner' is none of the disks"),
