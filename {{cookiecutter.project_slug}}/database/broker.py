@@ -9,6 +9,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
+from dramatiq.middleware import SkipMessage
 from sqlalchemy import Engine
 
 from database.messages import CHANNEL, ClaimedMessage, MessageTable, connection_errors, error_of
@@ -32,6 +33,7 @@ class TableBroker(dramatiq.Broker):
         self.table = table
         self.heartbeat = Heartbeat(table)
         self.poll_interval = poll_interval
+        self.add_middleware(PoisonGuard(self))
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Store a message, due in `delay` milliseconds, with the current session's transaction if there is one.
@@ -47,6 +49,17 @@ class TableBroker(dramatiq.Broker):
             self.table.store(message, delay, priority=actor.priority if actor else 0)
         self.emit_after("enqueue", message, delay)
         return message
+
+    def came_back(self, message: Any) -> bool:
+        """Whether a message was handed out before."""
+        raise NotImplementedError
+
+    def count_return(self, message: Any) -> int:
+        """Count that a message came back; returns how often it has."""
+        raise NotImplementedError
+
+    def forget_returns(self, message: Any) -> None:
+        """The message has ended."""
 
     def check(self) -> None:
         """Raise if the queue cannot be reached."""
@@ -75,7 +88,15 @@ class DatabaseBroker(TableBroker):
 
     def get_declared_queues(self) -> set[str]:
         """All queues declared so far."""
-        return self.queues.copy()
+        return set(self.queues)
+
+    def came_back(self, message: ClaimedMessage) -> bool:
+        """Whether a message was handed out before."""
+        return message.deliveries > 1
+
+    def count_return(self, message: ClaimedMessage) -> int:
+        """How often a message came back, which its claim has counted."""
+        return message.deliveries - 1
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30000) -> "DatabaseConsumer":
         """Iterate over a queue's messages, holding at most `prefetch` of them."""
@@ -102,6 +123,53 @@ class DatabaseBroker(TableBroker):
             if deadline is not None and time.monotonic() > deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(SHORTEST_PAUSE)
+
+
+class PoisonGuard(dramatiq.Middleware):
+    """Sets a message aside that comes back again and again from workers that died: it takes them down.
+
+    A process runs one at a time of the messages that came back, so that no other is taken for the guilty one.
+    """
+
+    def __init__(self, broker: TableBroker) -> None:
+        self.broker = broker
+        self.one_at_a_time = threading.Lock()
+        self.suspect: str | None = None
+
+    def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """Count how often a message came back; refuse to run it once more after too many times."""
+        if not self.broker.came_back(message):
+            return
+        self.one_at_a_time.acquire()
+        self.suspect = message.message_id
+        if self.broker.count_return(message) >= self.broker.table.max_deliveries:
+            self._give_up(message)
+            raise SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
+
+    def _give_up(self, message: dramatiq.MessageProxy) -> None:
+        message.fail()
+        options = {**self.broker.get_actor(message.actor_name).options, **message.options}
+        if told := options.get("on_retry_exhausted"):
+            retries = {"retries": message.options.get("retries", 0), "max_retries": options.get("max_retries")}
+            self.broker.get_actor(told).send(message.asdict(), retries)
+
+    def after_process_message(
+        self,
+        _broker: dramatiq.Broker,
+        message: dramatiq.MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
+        """Forget the count of one that has ended, well or not."""
+        self.after_skip_message(_broker, message)
+
+    def after_skip_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+        """As well for one that was not run."""
+        if self.suspect == message.message_id:
+            self.suspect = None
+            self.one_at_a_time.release()
+        self.broker.forget_returns(message)
 
 
 class DatabaseConsumer(dramatiq.Consumer):

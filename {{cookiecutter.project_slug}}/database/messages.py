@@ -90,11 +90,12 @@ class QueueMessage(Base):
 
 
 class ClaimedMessage(dramatiq.MessageProxy):
-    """A message with the number of its row, and after how many milliseconds to run it again, if so."""
+    """A message with the number of its row, how often it was claimed, and in how many milliseconds to run it again."""
 
-    def __init__(self, row_id: int, payload: bytes) -> None:
+    def __init__(self, row_id: int, deliveries: int, payload: bytes) -> None:
         super().__init__(dramatiq.Message.decode(payload))
         self.row_id = row_id
+        self.deliveries = deliveries
         self.again_after: int | None = None
 
 
@@ -279,16 +280,10 @@ class MessageTable:
             rows = self._rows(CLAIM[state], of_queue=queue, limit=limit, lease=self.lease, claimant=self.owner)
         messages = []
         for row in sorted(rows, key=lambda row: (row.priority, row.id)):
-            reason = None
-            if row.deliveries > self.max_deliveries:
-                reason = f"handed out {self.max_deliveries} times, and its worker died each time"
-            else:
-                try:
-                    messages.append(ClaimedMessage(row.id, row.payload))
-                except DecodeError as error:
-                    reason = str(error)
-            if reason:
-                self._change(SET_ASIDE, [row.id], reason=reason)
+            try:
+                messages.append(ClaimedMessage(row.id, row.deliveries, row.payload))
+            except DecodeError as error:
+                self._change(SET_ASIDE, [row.id], reason=str(error))
         self.held.update(message.row_id for message in messages)
         return messages
 

@@ -13,7 +13,6 @@ from typing import Any
 import dramatiq
 from dramatiq.common import q_name
 from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
-from dramatiq.middleware import SkipMessage
 
 from database.broker import SHORTEST_PAUSE, Arrivals, TableBroker
 from database.messages import MessageTable
@@ -34,7 +33,6 @@ class OutboxBroker(TableBroker):
         super().__init__(table, **options)
         self.relays: dict[str, threading.Thread] = {}
         self.closed = threading.Event()
-        self.add_middleware(PoisonGuard(self))
 
     def publish(self, message: dramatiq.Message[Any]) -> None:
         """Hand a message to the server, without storing it."""
@@ -47,18 +45,6 @@ class OutboxBroker(TableBroker):
             self.relays[name] = threading.Thread(target=self._relay, args=(name,), name=f"outbox-{name}", daemon=True)
             self.relays[name].start()
         return super().consume(queue_name, prefetch, timeout)
-
-    def came_back(self, message: dramatiq.MessageProxy) -> bool:
-        """Whether a message was handed out before."""
-        raise NotImplementedError
-
-    def count_return(self, message: dramatiq.MessageProxy) -> int:
-        """Count that a message came back; returns how often it has."""
-        raise NotImplementedError
-
-    def forget_returns(self, message: dramatiq.MessageProxy) -> None:
-        """The message has ended."""
-        raise NotImplementedError
 
     def set_aside(self, message: dramatiq.MessageProxy, error: str | None) -> None:
         """Keep a message that failed for good in the database, where it can be looked at and tried again."""
@@ -127,43 +113,3 @@ class OutboxBroker(TableBroker):
         finally:
             self.table.give_back(message.row_id for message in messages[passed_on:])
             self.table.finish(*messages[:passed_on])
-
-
-class PoisonGuard(dramatiq.Middleware):
-    """Sets a message aside that comes back again and again from workers that died: it takes them down.
-
-    A process runs one at a time of the messages that came back, so that no other is taken for the guilty one.
-    """
-
-    def __init__(self, broker: OutboxBroker) -> None:
-        self.broker = broker
-        self.one_at_a_time = threading.Lock()
-        self.suspect: str | None = None
-
-    def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        """Count how often a message came back; refuse to run it once more after too many times."""
-        if not self.broker.came_back(message):
-            return
-        self.one_at_a_time.acquire()
-        self.suspect = message.message_id
-        if self.broker.count_return(message) >= self.broker.table.max_deliveries:
-            message.fail()
-            raise SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
-
-    def after_process_message(
-        self,
-        _broker: dramatiq.Broker,
-        message: dramatiq.MessageProxy,
-        *,
-        result: object = None,
-        exception: BaseException | None = None,
-    ) -> None:
-        """Forget the count of one that has ended, well or not."""
-        self.after_skip_message(_broker, message)
-
-    def after_skip_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        """As well for one that was not run."""
-        if self.suspect == message.message_id:
-            self.suspect = None
-            self.one_at_a_time.release()
-        self.broker.forget_returns(message)

@@ -26,7 +26,8 @@ from app.accounts.passwords import hash_password
 from app.services import transaction
 from config import AppDir, Settings, load
 from database import connect
-from database.broker import DEAD, DatabaseBroker
+from database.broker import DatabaseBroker
+from database.messages import DEAD
 from database.migrations import upgrade
 
 PASSWORD = "correct horse battery"
@@ -196,7 +197,7 @@ def work(app: Flask) -> Callable[[], int]:
             broker.join("default", timeout=5000)
         finally:
             worker.stop()
-        return broker.count("default", DEAD)
+        return broker.table.count("default", DEAD)
 
     return work
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from database import broker as broker_module
 from database import connect, sessions
-from database.broker import DEAD, DatabaseBroker, DatabaseConsumer, QueueMessage
+from database.broker import DatabaseBroker, DatabaseConsumer, QueueMessage
 
 LEASE = 30.0
 

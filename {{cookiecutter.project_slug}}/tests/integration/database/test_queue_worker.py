@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import OperationalError
 
 from database import sessions
-from database.broker import DEAD, DatabaseBroker, QueueMessage
+from database.broker import DatabaseBroker, QueueMessage
 
 
 @pytest.fixture
