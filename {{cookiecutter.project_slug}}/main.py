@@ -1,5 +1,6 @@
 """The service's command line. Without a command it runs web, queue and scheduler together."""
 
+import contextlib
 import sys
 
 import click
@@ -9,18 +10,30 @@ from config.commands import appdir, config
 from database.commands import db
 from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage"]}
+SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule"]}
 
 
 class CommandLine(click.Group):
-    """Shows its commands in sections, and a mistake in the settings as one line a mistake."""
+    """Its own commands and those of the app, in sections; a mistake in the settings is one line a mistake."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """A command of ours, which needs no app, or one of the app's, which runs in its context."""
+        return super().get_command(context, name) or app_commands(context).get_command(context, name)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All names; only ours if the settings are wrong."""
+        names = set(super().list_commands(context))
+        with contextlib.suppress(ConfigError):
+            names.update(app_commands(context).list_commands(context))
+        return sorted(names)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections; a command that no section names comes last."""
+        known = {name: self.get_command(context, name) for name in self.list_commands(context)}
         named = [name for names in SECTIONS.values() for name in names]
-        others = [name for name in self.list_commands(context) if name not in named]
-        for title, names in {**SECTIONS, "Others": others}.items():
-            commands = [(name, self.commands[name].get_short_help_str(80)) for name in names]
+        others = [name for name in known if name not in named]
+        for title, names in {**SECTIONS, "Features": others}.items():
+            commands = [(name, command.get_short_help_str(80)) for name in names if (command := known.get(name))]
             if commands:
                 with formatter.section(title):
                     formatter.write_dl(commands)
@@ -34,6 +47,21 @@ class CommandLine(click.Group):
             raise SystemExit(2) from None
         except AppDirError as error:
             raise click.ClickException(str(error)) from None
+
+
+def app_commands(context: click.Context) -> click.Group:
+    """The commands of the app, which is made once, for as long as this command line runs."""
+    root = context.find_root()
+    if "app" not in root.meta:
+        import svcs
+
+        from app import create_app
+
+        app = root.meta["app"] = create_app(load())
+        root.call_on_close(lambda: svcs.flask.close_registry(app))
+        root.with_resource(app.app_context())
+    commands: click.Group = root.meta["app"].cli
+    return commands
 
 
 @click.group(cls=CommandLine, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

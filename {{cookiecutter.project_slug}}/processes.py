@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,9 @@ from config.settings import Web
 
 ROOT = Path(__file__).resolve().parent
 PROCESSES = {"web": "-m gunicorn web:app", "queue": "queues.py", "scheduler": "scheduler.py"}
+# What starts again by itself when code changes; gunicorn has a setting for that, web.reload.
+RELOADED = ("queue", "scheduler")
+CODE = ("app", "config", "database", "storage")
 
 
 class Leaders(ProcessManager):
@@ -55,13 +59,28 @@ def run_together(settings: Settings) -> int:
     # What was relative to the caller's folder is not relative to the project's.
     environ = {**os.environ, "APP_DIR": str(settings.app_dir.path), "PYTHONUNBUFFERED": "1"}
     for name, arguments in PROCESSES.items():
+        command = f"{shlex.quote(sys.executable)} {arguments}"
+        if settings.web.reload and name in RELOADED and find_spec("watchfiles"):
+            command = reloading(command, patience=manager.KILL_WAIT)
         # honcho hands this to a shell: nothing in it comes from outside.
-        command = f"exec {shlex.quote(sys.executable)} {arguments}"
-        together.add_process(name, command, env=environ, cwd=str(ROOT))
+        together.add_process(name, f"exec {command}", env=environ, cwd=str(ROOT))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     together.loop()
     # Ctrl-C is how this is meant to end.
     return 0 if together.returncode == 130 else together.returncode or 0
+
+
+def reloading(command: str, patience: float) -> str:
+    """The command that runs `command` and, when code changes, ends it and runs it again.
+
+    Args:
+        command: what to run.
+        patience: seconds that it gets to end.
+    """
+    watch = ["-m", "watchfiles", "--filter", "python", "--verbosity", "warning", "--sigint-timeout", str(int(patience))]
+    return shlex.join(
+        [sys.executable, *watch, command, *(f"{ROOT / name}" for name in CODE), *map(str, ROOT.glob("*.py"))]
+    )
 
 
 def require_free_port(web: Web) -> None:

@@ -4,19 +4,36 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import svcs
-from flask import Flask, abort, flash, redirect, request, session, url_for
+from flask import Flask, Response, abort, flash, redirect, request, session, url_for
+from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 from limits import parse_many
 from sqlalchemy import Engine
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Response as BaseResponse
 
 from config import Settings
 from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+
+class PageSessions(SecureCookieSessionInterface):
+    """Only pages make a session last longer.
+
+    A picture or a style sheet that is answered a moment after its page would bring back the session of a moment before
+    it, without the token of the form that the page has just put there.
+    """
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Send the cookie with pages, and whenever the session has changed."""
+        if session.modified or response.mimetype == "text/html":
+            super().save_session(app, session, response)
+        elif session.accessed:
+            response.vary.add("Cookie")
+
 
 csrf = CSRFProtect()
 limiter = Limiter(get_remote_address)
@@ -36,6 +53,7 @@ def register(app: Flask, settings: Settings) -> None:
             raise settings.wrong(f"security.rate_limits.{name}", limit, "expected one like 10 per minute") from None
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
+    app.session_interface = PageSessions()
     csrf.init_app(app)
     limiter.init_app(app)
     login_manager.init_app(app)
@@ -58,7 +76,7 @@ def wants_json() -> bool:
 
 
 @login_manager.unauthorized_handler
-def ask_to_log_in() -> Response:
+def ask_to_log_in() -> BaseResponse:
     """People get the login page and come back afterwards; programs get 401."""
     if wants_json():
         abort(401)

@@ -33,6 +33,11 @@ def register(app: Flask, settings: Settings) -> None:
         if getattr(app.view_functions.get(request.endpoint or ""), "accepts_files", False):
             request.max_content_length = settings.security.max_upload_size + FORM_AROUND_FILE
 
+    @app.teardown_request
+    def forget(_error: BaseException | None) -> None:
+        """What this thread does next has another identity."""
+        structlog.contextvars.clear_contextvars()
+
     @app.after_request
     def log(response: Response) -> Response:
         level = "debug" if request.blueprint == "ops" or request.endpoint == "static" else "info"

@@ -26,9 +26,9 @@ from config import ConfigError
         ),
         (
             "QUEUE_URL",
-            "amqp://root:hunter2@queue",
-            "config/queue.yaml: queue.url: found 'amqp://root:***@queue': "
-            "not a supported queue, expected nothing or database:",
+            "sqs://root:hunter2@queue",
+            "config/queue.yaml: queue.url: found 'sqs://root:***@queue': "
+            "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/",
         ),
         (
             "APP_APP__SECRET_KEY",

@@ -24,7 +24,7 @@ from flask.cli import cli as flask_cli
 from sqlalchemy import select
 
 from app import create_app
-from app.ops.jobs import remove_expired_rate_limits
+from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import Settings
 from database.rate_limits import RateLimit
@@ -135,7 +135,7 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(
 ) -> None:
     with transaction(app) as session:
         session.add(RateLimit(key="expired", hits=1, expires=0))
-        remove_expired_rate_limits.send("slot")
+        remove_expired.send("slot")
 
     def is_cleaned_up() -> bool:
         with transaction(app) as session:
@@ -197,12 +197,12 @@ def test_no_entry_point_starts_with_unsafe_settings(
 def test_a_service_that_cannot_be_used_is_one_line(
     here: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    here.setenv("QUEUE_URL", "amqp://queue")
+    here.setenv("QUEUE_URL", "sqs://queue")
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / file), run_name="__main__")
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("config/queue.yaml: queue.url: found 'amqp://queue'")
+    assert line.startswith("config/queue.yaml: queue.url: found 'sqs://queue'")
 
 
 @pytest.mark.parametrize("file", ["queues.py", "scheduler.py"])

@@ -112,3 +112,11 @@ def test_a_feature_that_the_settings_do_not_name_is_not_there(make_app: MakeApp,
     client = make_app(APP_APP__FEATURES=str(features).replace("'", '"')).test_client()
     assert client.get("/livez").status_code == 404
     assert client.get("/login").status_code == 200
+
+
+def test_only_pages_make_a_session_last_longer(logged_in: Any) -> None:
+    def cookies(path: str) -> int:
+        with logged_in.get(path) as response:
+            return len(response.headers.getlist("Set-Cookie"))
+
+    assert [cookies(path) for path in ("/", "/static/style.css", "/livez", "/nowhere")] == [1, 0, 0, 1]

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from app.accounts import User
-from app.ops.jobs import remove_expired_rate_limits
+from app.ops.jobs import remove_expired
 from app.services import current_session, transaction
 from database import sessions
 from database.broker import DatabaseBroker
@@ -33,7 +33,7 @@ def app(app: Flask) -> Flask:
     @app.route("/write/<answer>", methods=["GET", "POST"])
     def write(answer: str) -> Any:
         svcs.flask.get(Session).add(User(username="ada", email="-", password_hash="-"))
-        remove_expired_rate_limits.send("slot")
+        remove_expired.send("slot")
         answer_it, _ = ANSWERS[answer]
         return answer_it()
 
@@ -46,7 +46,7 @@ def stored(app: Flask) -> tuple[int, int]:
         users = session.scalar(select(func.count()).select_from(User)) or 0
     broker = dramatiq.get_broker()
     assert isinstance(broker, DatabaseBroker)
-    return users, broker.count("default")
+    return users, broker.table.count("default")
 
 
 @pytest.mark.parametrize("answer", ANSWERS)

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import select
 
-from app.ops.jobs import remove_expired_rate_limits
+from app.ops.jobs import remove_expired
 from app.services import transaction
 from database import utc_now
 from database.rate_limits import RateLimit
@@ -30,12 +30,12 @@ def rate_limits(app: Flask) -> list[str]:
 
 
 def test_the_job_removes_what_has_expired_and_nothing_else(app: Flask) -> None:
-    remove_expired_rate_limits("2026-01-01T03:30:00+00:00")
+    remove_expired("2026-01-01T03:30:00+00:00")
     assert rate_limits(app) == ["running"]
 
 
 def test_a_slot_that_is_due_becomes_a_job_that_a_worker_does(app: Flask, work: Callable[[], int]) -> None:
-    schedule = SCHEDULES[remove_expired_rate_limits.actor_name]
+    schedule = SCHEDULES[remove_expired.actor_name]
     now = utc_now()
     with transaction(app) as session:
         assert send_due(schedule, session, now - timedelta(days=1)) == 0

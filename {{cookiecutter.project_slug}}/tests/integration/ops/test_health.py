@@ -50,7 +50,7 @@ def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
 def test_a_queue_without_its_table_is_found(app: Flask, client: Any) -> None:
     with transaction(app) as session:
         session.execute(text("DROP TABLE queue_message"))
-    assert client.get("/readyz").json["checks"] == {**GOOD, "queue": "failed: OperationalError"}
+    assert client.get("/readyz").json["checks"] == {**GOOD, "queue": "failed: BrokerConnectionError"}
 
 
 def test_a_storage_that_cannot_be_written_is_found(make_app: Callable[..., Flask], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_check_exits_with_0_if_the_service_can_start(folder: AppDir) -> None:
     [
         ("PORT", "web.port: expected int, found 'x'"),
         ("SECRET_KEY", "app.secret_key: found a weak"),
-        ("QUEUE_URL", "queue.url: found 'x': not a supported queue"),
+        ("QUEUE_URL", "queue.url: found 'x': expected nothing, database:"),
         ("DATABASE_URL", "database.url: found 'x': expected a URL"),
         ("APP_APP__FEATURES", "app.features: expected array, found 'x'"),
         ("APP_SECURITY__RATE_LIMITS__LOGIN", "security.rate_limits.login: found 'x': expected one like 10 per minute"),

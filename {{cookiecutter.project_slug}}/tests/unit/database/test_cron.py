@@ -8,6 +8,7 @@ import dramatiq
 import pytest
 from dramatiq.brokers.stub import StubBroker
 
+from config import ConfigError
 from database import schedule
 from database.schedule import CatchUp, Schedule, scheduled
 
@@ -22,7 +23,7 @@ def report(slot: str) -> None:
 
 
 def make(cron: str, timezone: str = "UTC", catch_up: CatchUp = "latest") -> Schedule:
-    return Schedule(report, cron, ZoneInfo(timezone), catch_up)
+    return Schedule(report, cron, ZoneInfo(timezone), catch_up, timedelta(0))
 
 
 def test_the_next_slot_follows_the_clock_of_the_time_zone() -> None:
@@ -77,16 +78,27 @@ def test_missed_slots_are_due_as_the_schedule_wants() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "cron", "timezones"),
+    ("what", "when", "timezones"),
     [
-        ("a cron line", ["", "* * * *", "61 * * * *", "0 0 31 2 *", "hourly"], ["UTC"]),
+        ("a cron line", ["", "* * * *", "61 * * * *", "0 0 31 2 *", "hourly", "0 * * * * *"], ["UTC"]),
+        ("an interval", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=1500)], ["UTC"]),
         ("a time zone", ["* * * * *"], ["", "Mars/Olympus", "Europe", "../etc/passwd"]),
     ],
 )
-def test_what_is_no_cron_line_or_time_zone_is_refused(what: str, cron: list[str], timezones: list[str]) -> None:
-    for line, timezone in itertools.product(cron, timezones):
-        with pytest.raises(ValueError, match=f"is not {what}"):
+def test_what_is_no_schedule_is_refused_with_file_and_line(
+    what: str, when: list[str | timedelta], timezones: list[str]
+) -> None:
+    for line, timezone in itertools.product(when, timezones):
+        with pytest.raises(ConfigError, match=rf"^tests/unit/database/test_cron.py:\d+: .* is not {what}"):
             scheduled(line, timezone=timezone)
+
+
+def test_an_interval_has_its_slots_at_the_same_times_everywhere() -> None:
+    often = Schedule(report, timedelta(minutes=15), ZoneInfo("UTC"), "all", timedelta(0))
+    assert often.next_slot(at("2026-01-01 10:15")) == at("2026-01-01 10:30")
+    assert often.latest_slot(at("2026-01-01 10:14:59")) == at("2026-01-01 10:00")
+    due = often.due_slots(at("2026-01-01 10:00"), at("2026-01-01 10:45"))
+    assert [f"{slot:%H:%M}" for slot in due] == ["10:15", "10:30", "10:45"]
 
 
 def test_a_schedule_is_known_by_its_actor_and_the_actor_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,190 @@
+"""Commands for timed jobs: when they run, how that went, and running them for any date."""
+
+import json
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import svcs
+from flask import current_app
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.services import transaction
+from config import Settings
+from database import utc_now
+from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
+
+AT_ONCE = 100
+WIDE = 500
+
+
+class Name(click.ParamType[Schedule]):
+    """The name of a schedule."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Schedule:
+        """The schedule, or one line that names those there are."""
+        if value not in SCHEDULES:
+            self.fail(f"{value!r} is none of the schedules {', '.join(sorted(SCHEDULES))}", param, ctx)
+        return SCHEDULES[value]
+
+
+class Time(click.ParamType[datetime]):
+    """A date or time in ISO 8601."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The time, without a zone if none was given."""
+        try:
+            return datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time, expected one like 2026-01-31 or 2026-01-31T03:00+01:00", param, ctx)
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+schedule = AppGroup("schedule", help="Timed jobs: when they run, how that went, and running them for any date.")
+
+
+@schedule.command("list")
+@as_json
+def list_schedules(as_json: bool) -> None:
+    """All schedules, with their next run and how the last one went."""
+    disabled = svcs.flask.get(Settings).schedule.disabled
+    now = utc_now()
+    rows = []
+    for name, known in sorted(SCHEDULES.items()):
+        last = next(iter(_history(name, 1)), None)
+        rows.append(
+            {
+                "name": name,
+                "when": known.definition,
+                "catch_up": known.catch_up,
+                "enabled": name not in disabled,
+                "next": None if name in disabled else known.next_slot(now),
+                "last": last and last.slot,
+                "outcome": last and last.outcome,
+            }
+        )
+    _show(rows, as_json)
+
+
+@schedule.command()
+@click.argument("known", type=Name(), required=False, metavar="[NAME]")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many, latest first.")
+@as_json
+def history(known: Schedule | None, limit: int, as_json: bool) -> None:
+    """The latest slots, of one schedule or of all: when they were sent, and how their jobs ended."""
+    columns = ("schedule", "slot", "outcome", "sent", "finished", "message_id")
+    rows = _history(known.name if known else None, limit)
+    _show([{column: getattr(row, column) for column in columns} for row in rows], as_json)
+
+
+@schedule.command()
+@click.argument("known", type=Name(), metavar="NAME")
+@click.option("--at", type=Time(), help="For this time, whether it is a slot or not. [default: now]")
+@click.option("--from", "first", type=Time(), help="For all slots from this time on …")
+@click.option("--to", "last", type=Time(), help="… up to this one, included. [default: now]")
+@click.option("--again", is_flag=True, help="Also for slots that are done.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until the jobs have ended.")
+def run(
+    known: Schedule, at: datetime | None, first: datetime | None, last: datetime | None, again: bool, no_wait: bool
+) -> None:
+    """Send the job of NAME now, for another time, or for all slots of a period, and wait until it has ended.
+
+    Times without a zone are read in the time zone of the schedule. Slots that are in the ledger already are left out.
+    """
+    if at and (first or last):
+        raise click.UsageError("--at is for one time, --from and --to for many: use one or the other")
+    if last and not first:
+        raise click.UsageError("--to needs --from")
+    now = utc_now()
+    if first:
+        until = _in_zone(last, known) if last else now
+        slots = list(known.slots(_in_zone(first, known) - datetime.resolution, until))
+    else:
+        slots = [_in_zone(at, known) if at else now.replace(microsecond=0)]
+    sent = _send(known, slots, again)
+    left_out = len(slots) - len(sent)
+    note = f", {left_out} are in the ledger already (--again sends them again)" if left_out else ""
+    click.echo(f"{known.name}: {len(sent)} sent{note}", err=True)
+    if sent and not no_wait and (failed := _wait(known, sent)):
+        raise click.ClickException(f"{failed} of {len(sent)} failed; see: python main.py schedule history {known.name}")
+
+
+def _in_zone(time: datetime, known: Schedule) -> datetime:
+    return (time if time.tzinfo else time.replace(tzinfo=known.timezone)).astimezone(UTC)
+
+
+def _send(known: Schedule, slots: list[datetime], again: bool) -> list[datetime]:
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    sent = []
+    with _progress() as progress:
+        for start in progress.track(range(0, len(slots), AT_ONCE), description="sending"):
+            with transaction(app) as session:
+                some = slots[start : start + AT_ONCE]
+                sent += [slot for slot in some if send_slot(known, session, slot, again=again)]
+    return sent
+
+
+def _wait(known: Schedule, slots: list[datetime]) -> int:
+    """Wait until the jobs of all these slots have ended; returns how many have failed for now."""
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    period = ScheduleSlot.slot.between(slots[0], slots[-1])
+    query = select(ScheduleSlot.slot, ScheduleSlot.outcome).where(ScheduleSlot.schedule == known.name, period)
+    wanted = set(slots)
+    try:
+        with _progress() as progress:
+            bar = progress.add_task("running", total=len(slots))
+            while True:
+                with transaction(app) as session:
+                    outcomes = Counter(outcome for slot, outcome in session.execute(query) if slot in wanted)
+                progress.update(bar, completed=len(slots) - outcomes["sent"])
+                if not outcomes["sent"]:
+                    return outcomes["failed"]
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        raise click.ClickException("no longer waiting; the jobs stay in the queue") from None
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not Console(stderr=True).is_terminal)
+
+
+def _history(name: str | None, limit: int) -> list[ScheduleSlot]:
+    query = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(limit)
+    if name:
+        query = query.where(ScheduleSlot.schedule == name)
+    return list(svcs.flask.get(Session).scalars(query))
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, default=datetime.isoformat, indent=2))
+        return
+    if not rows:
+        click.echo("nothing yet")
+        return
+    table = Table(*(column.replace("_", " ") for column in rows[0]), box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*map(_text, row.values()))
+    # What reads this instead of a person shall get whole values.
+    width = None if Console().is_terminal else WIDE
+    Console(width=width).print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value or "-")
