@@ -51,7 +51,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=TableBroker.check, on_registry_close=broker.close)
+    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:
@@ -128,3 +128,7 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> TableBroker:
 def _ping_database(engine: Engine) -> None:
     with engine.connect().execution_options(read_only=True) as connection:
         connection.exec_driver_sql("SELECT 1")
+
+
+def _ping_queue(broker: TableBroker) -> None:
+    broker.check()

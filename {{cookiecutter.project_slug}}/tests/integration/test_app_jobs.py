@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from app.accounts import User
 from app.extensions import csrf
 from app.services import current_session, transaction
+from database.messages import QueueMessage
 
 Job = Callable[..., None]
 Work = Callable[[], int]
@@ -42,6 +43,10 @@ def add(username: str) -> None:
 
 def fail() -> None:
     raise RuntimeError
+
+
+def succeed() -> None:
+    pass
 
 
 def users(app: Flask) -> int:
@@ -139,3 +144,65 @@ def test_a_job_logs_under_the_id_of_the_request_that_sent_it(app: Flask, declare
     assert work() == 0
     assert [context["request_id"] for context in seen] == [sent.headers["X-Request-ID"], None]
     assert {context["job"] for context in seen} == {"look"}
+
+
+def test_a_job_says_when_it_starts_and_how_it_ends(
+    app: Flask, declare: Declare, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "app.job")
+    ids = {actor.actor_name: actor.send().message_id for actor in (declare(succeed), declare(fail))}
+    assert work() == 1
+    lines: list[Any] = [record.msg for record in caplog.records if record.name == "app.job"]
+    events = [(line["job"], line["event"]) for line in lines]
+    assert events == [
+        ("succeed", "job started"),
+        ("succeed", "job done"),
+        ("fail", "job started"),
+        ("fail", "job failed"),
+    ]
+    assert all(line["message_id"] == ids[line["job"]] and line["attempt"] == 1 for line in lines)
+    assert [line.get("error") for line in lines] == [None, None, None, "RuntimeError"]
+    assert ["milliseconds" in line for line in lines] == [False, True, False, True]
+
+
+def test_a_job_that_was_sent_by_a_job_has_the_same_request(app: Flask, declare: Declare, work: Work) -> None:
+    seen = []
+
+    def look() -> None:
+        seen.append(structlog.contextvars.get_contextvars()["request_id"])
+
+    second = declare(look)
+
+    def first() -> None:
+        second.send()
+
+    actor = declare(first)
+
+    @app.post("/send")
+    @csrf.exempt
+    def send() -> str:
+        actor.send()
+        return "sent"
+
+    sent = app.test_client().post("/send")
+    assert work() == 0
+    assert seen == [sent.headers["X-Request-ID"]]
+
+
+def test_jobs_are_accepted_while_their_server_is_down(make_app: Callable[..., Flask]) -> None:
+    app = make_app(QUEUE_URL="redis://:hunter2@127.0.0.1:9/0")
+
+    @app.post("/send")
+    @csrf.exempt
+    def send() -> str:
+        dramatiq.get_broker().get_actor("remove_file").send("default", "nothing")
+        return "sent"
+
+    client = app.test_client()
+    assert client.post("/send").status_code == 200
+    with transaction(app) as session:
+        assert session.scalar(select(func.count()).select_from(QueueMessage)) == 1
+    answer: Any = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json["checks"]["queue"] == "failed: ConnectionError"
+    assert "hunter2" not in answer.text

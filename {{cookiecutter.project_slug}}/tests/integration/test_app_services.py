@@ -3,8 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+import svcs
 from flask import Flask
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
+from app.services import require_migrated
 from config import ConfigError
 
 
@@ -44,3 +48,29 @@ def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(
     with pytest.raises(ConfigError) as raised:
         make_app(**{variable: url})
     assert str(raised.value) == line
+
+
+def test_a_process_waits_for_a_database_server_that_is_down(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [OperationalError("SELECT", None, Exception("refused"))] * 6
+    pauses: list[float] = []
+
+    def pending(_: Engine) -> bool:
+        if answers:
+            raise answers.pop()
+        return False
+
+    monkeypatch.setattr("database.migrations.pending", pending)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    with app.app_context():
+        monkeypatch.setattr(svcs.flask.get(Engine).dialect, "name", "postgresql")
+    require_migrated(app)
+    assert pauses == [1, 2, 4, 8, 16, 30]
+    assert "The database cannot be reached, next try in 1 s: refused" in caplog.text
+
+
+def test_a_database_file_that_cannot_be_opened_is_one_line(make_app: Callable[..., Flask]) -> None:
+    app = make_app(DATABASE_URL="sqlite:////nowhere/app.sqlite3")
+    with pytest.raises(ConfigError, match=r"database: unable to open database file. Run: python main.py appdir make"):
+        require_migrated(app)
