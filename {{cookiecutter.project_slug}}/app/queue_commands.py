@@ -1,0 +1,187 @@
+"""Commands for the messages of the queues."""
+
+import json
+import sys
+from datetime import datetime
+from typing import Any
+
+import click
+import dramatiq
+import svcs
+from dramatiq.errors import BrokerConnectionError
+from sqlalchemy.exc import DBAPIError
+
+from database import queue_admin, utc_now
+from database.broker import TableBroker
+from database.queue_admin import STATES, QueuedMessage
+
+WIDTH = 100
+WIDEST_CELL = 22
+SHORT_ID = 8
+COLOURS = {"running": "green", "failed": "red", "delayed": "cyan"}
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class WrongInput(click.ClickException):
+    """The command is about something that is not there."""
+
+    exit_code = 2
+
+
+class QueueGroup(click.Group):
+    """Turns failures of the database or the broker's server into lines for people."""
+
+    def invoke(self, context: click.Context) -> object:
+        """Run the command; exit 1 with one line if a server cannot be reached."""
+        try:
+            return super().invoke(context)
+        except BrokerConnectionError as error:
+            raise click.ClickException(_one_line(f"queue: {error}")) from None
+        except DBAPIError as error:
+            raise click.ClickException(_one_line(f"database: {error.orig}")) from None
+
+
+@click.group(cls=QueueGroup)
+def queue() -> None:
+    """The jobs that wait, run, or have failed.
+
+    A job's ID may be cut to its first 8 characters or more, as long as no other one begins so.
+    """
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
+of_queue = click.option("--queue", "name", metavar="QUEUE", help="Only this queue; all if not given.")
+at_most = click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Print at most so many."
+)
+
+
+@queue.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Count the jobs of each queue, and tell since when the oldest one waits.
+
+    Jobs that a worker has fetched and will start next count as running.
+    """
+    broker = _broker()
+    found = [queue_admin.status(broker, name) for name in queue_admin.queue_names(broker)]
+    if as_json:
+        _print_json([row._asdict() for row in found])
+    else:
+        counts = [tuple("?" if count is None else str(count) for count in row[1:5]) for row in found]
+        rows = [(row.queue, *cells, _relative(row.oldest)) for row, cells in zip(found, counts, strict=True)]
+        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST WAITS SINCE"), rows)
+    _tell_unseen(broker)
+
+
+@queue.command("list")
+@of_queue
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@at_most
+@as_json
+def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> None:
+    """List jobs: running, failed, waiting and delayed ones, in this order.
+
+    WHEN is since when a job waits, when it failed, when it is due, or until when the claim of its worker lasts, which
+    a living worker renews.
+    """
+    broker = _broker()
+    found = _find_all(broker, name, (state,) if state else STATES, limit, as_json)
+    if not as_json:
+        header = ("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER")
+        _print_table(header, [(*_cells(message), message.worker or "") for message in found])
+    _tell_unseen(broker)
+
+
+@queue.command()
+@of_queue
+@at_most
+@as_json
+def failed(name: str | None, limit: int, as_json: bool) -> None:
+    """List failed jobs, the last one first, and what went wrong."""
+    found = _find_all(_broker(), name, ("failed",), limit, as_json)
+    if not as_json:
+        errors = [(message.error or "").strip().rpartition("\n")[2] for message in found]
+        rows = [(*_cells(message), error) for message, error in zip(found, errors, strict=True)]
+        _print_table(("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "ERROR"), rows)
+
+
+@queue.command()
+@click.argument("id_", metavar="ID")
+@as_json
+def show(id_: str, as_json: bool) -> None:
+    """Show everything about the job ID: its arguments, options and times, and the traceback of its last error."""
+    fields = _fields(_find(_broker(), id_)[0])
+    if as_json:
+        _print_json(fields)
+        return
+    error = fields.pop("error")
+    for name, value in fields.items():
+        if isinstance(value, datetime):
+            value = f"{value.isoformat(timespec='seconds')} ({_relative(value)})"
+        elif isinstance(value, tuple | dict):
+            value = json.dumps(value, default=str)
+        if value is not None:
+            click.echo(f"{click.style(f'{name:10}', bold=True)}  {_printable(str(value))}")
+    if error:
+        click.echo(f"\n{_printable(error.rstrip())}")
+
+
+@queue.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+@of_queue
+def retry(ids: tuple[str, ...], everything: bool, name: str | None) -> None:
+    """Let failed jobs wait again, to be run now and with all their attempts."""
+    if bool(ids) == everything or (ids and name):
+        raise click.UsageError("give IDs, or --all, which --queue can narrow")
+    broker = _broker()
+    messages = [message for id_ in ids for message in _find(broker, id_)]
+    for message in messages:
+        if message.state != "failed":
+            raise WrongInput(f"{message.id}: is {message.state}, not failed; nothing was changed")
+    rows = queue_admin.failed_rows(broker, _queues(broker, name)) if everything else [m.row for m in messages if m.row]
+    click.echo(f"jobs that wait again: {queue_admin.retry(broker, rows)}")
+
+
+@queue.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+def cancel(ids: tuple[str, ...]) -> None:
+    """Remove jobs that wait or are delayed. One that runs goes on, and the command exits with 1."""
+    broker = _broker()
+    count, refused = 0, []
+    for message in [message for id_ in ids for message in _find(broker, id_, unseen_exit=1)]:
+        if message.state not in ("waiting", "delayed"):
+            refused.append(f"{message.id}: is {message.state}, and only a job that waits or is delayed can be cancelled")
+        elif queue_admin.cancel(broker, message):
+            count += 1
+        else:
+            refused.append(f"{message.id}: was just taken by a worker, and is not cancelled")
+    click.echo(f"jobs cancelled: {count}")
+    for line in refused:
+        click.echo(f"Error: {line}", err=True)
+    sys.exit(1 if refused else 0)
+
+
+@queue.command()
+@of_queue
+@click.option("--failed", "of_failed", is_flag=True, help="Drop the failed jobs, and no others.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def purge(name: str | None, of_failed: bool, yes: bool) -> None:
+    """Drop all jobs that wait or are delayed. Those that run go on."""
+    broker = _broker()
+    states = ("failed",) if of_failed else ("waiting", "delayed")
+    queues = _queues(broker, name)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("without a terminal to ask on, this needs --yes")
+        counts = [queue_admin.status(broker, name)._asdict() for name in queues]
+        count = sum(row[state] for row in counts for state in states)
+        click.confirm(f"Drop {count} {' and '.join(states)} jobs of {', '.join(queues)}?", abort=True, err=True)
+    click.echo(f"jobs dropped: {sum(queue_admin.purge(broker, name, states) for name in queues)}")
+
+
+def _broker() -> TableBroker:
+    broker = svcs.flask.get_abstract(dramatiq.Broker)
+    assert isinstance(broker, TableBroker)  # noqa: S101
+    return broker
