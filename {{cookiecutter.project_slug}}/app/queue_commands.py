@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from database.queue_admin import STATES, QueuedMessage
 WIDTH = 100
 WIDEST_CELL = 22
 SHORT_ID = 8
+COLUMNS = ("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES")
 COLOURS = {"running": "green", "failed": "red", "delayed": "cyan"}
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -70,7 +72,7 @@ def status(as_json: bool) -> None:
     else:
         counts = [tuple("?" if count is None else str(count) for count in row[1:5]) for row in found]
         rows = [(row.queue, *cells, _relative(row.oldest)) for row, cells in zip(found, counts, strict=True)]
-        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST WAITS SINCE"), rows)
+        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST"), rows)
     _tell_unseen(broker)
 
 
@@ -86,10 +88,11 @@ def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> Non
     a living worker renews.
     """
     broker = _broker()
-    found = _find_all(broker, name, (state,) if state else STATES, limit, as_json)
-    if not as_json:
-        header = ("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER")
-        _print_table(header, [(*_cells(message), message.worker or "") for message in found])
+    found = _find_all(broker, name, (state,) if state else STATES, limit)
+    if as_json:
+        _print_json([_fields(message) for message in found])
+    else:
+        _print_table((*COLUMNS, "WORKER"), [(*_cells(message), message.worker or "") for message in found])
     _tell_unseen(broker)
 
 
@@ -99,11 +102,13 @@ def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> Non
 @as_json
 def failed(name: str | None, limit: int, as_json: bool) -> None:
     """List failed jobs, the last one first, and what went wrong."""
-    found = _find_all(_broker(), name, ("failed",), limit, as_json)
-    if not as_json:
-        errors = [(message.error or "").strip().rpartition("\n")[2] for message in found]
-        rows = [(*_cells(message), error) for message, error in zip(found, errors, strict=True)]
-        _print_table(("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "ERROR"), rows)
+    found = _find_all(_broker(), name, ("failed",), limit)
+    if as_json:
+        _print_json([_fields(message) for message in found])
+    else:
+        lines = [(message.error or "").strip().rpartition("\n")[2] for message in found]
+        rows = [(*_cells(message), line) for message, line in zip(found, lines, strict=True)]
+        _print_table((*COLUMNS, "ERROR"), rows)
 
 
 @queue.command()
@@ -149,14 +154,16 @@ def retry(ids: tuple[str, ...], everything: bool, name: str | None) -> None:
 def cancel(ids: tuple[str, ...]) -> None:
     """Remove jobs that wait or are delayed. One that runs goes on, and the command exits with 1."""
     broker = _broker()
+    # What a server does not show may be there all the same, and is not the mistake of who asks.
+    refusal = click.ClickException if queue_admin.unseen(broker) else WrongInput
     count, refused = 0, []
-    for message in [message for id_ in ids for message in _find(broker, id_, unseen_exit=1)]:
+    for message in [message for id_ in dict.fromkeys(ids) for message in _find(broker, id_, refusal)]:
         if message.state not in ("waiting", "delayed"):
-            refused.append(f"{message.id}: is {message.state}, and only a job that waits or is delayed can be cancelled")
+            refused.append(f"{message.id}: is {message.state}; only what waits or is delayed can be cancelled")
         elif queue_admin.cancel(broker, message):
             count += 1
         else:
-            refused.append(f"{message.id}: was just taken by a worker, and is not cancelled")
+            refused.append(f"{message.id}: was taken at this moment, and is not cancelled")
     click.echo(f"jobs cancelled: {count}")
     for line in refused:
         click.echo(f"Error: {line}", err=True)
@@ -185,3 +192,90 @@ def _broker() -> TableBroker:
     broker = svcs.flask.get_abstract(dramatiq.Broker)
     assert isinstance(broker, TableBroker)  # noqa: S101
     return broker
+
+
+def _queues(broker: TableBroker, name: str | None) -> list[str]:
+    """All queues, or the one of that name."""
+    names = queue_admin.queue_names(broker)
+    if name is None:
+        return names
+    if name not in names:
+        raise WrongInput(f"there is no queue {name!r}, only {', '.join(names)}")
+    return [name]
+
+
+def _find_all(broker: TableBroker, name: str | None, states: Sequence[str], limit: int) -> list[QueuedMessage]:
+    found = queue_admin.find_all(broker, _queues(broker, name), states, limit=limit + 1)
+    if len(found) > limit:
+        click.echo(f"There are more than these {limit}; --limit prints more.", err=True)
+    return found[:limit]
+
+
+def _find(broker: TableBroker, id_: str, refusal: type[click.ClickException] = WrongInput) -> list[QueuedMessage]:
+    if len(id_) < SHORT_ID:
+        raise WrongInput(f"{id_!r}: expected at least the first {SHORT_ID} characters of an ID")
+    try:
+        return queue_admin.find(broker, id_)
+    except LookupError as error:
+        raise refusal(_one_line(f"{error} {queue_admin.unseen(broker)}")) from None
+
+
+def _tell_unseen(broker: TableBroker) -> None:
+    if line := queue_admin.unseen(broker):
+        click.echo(line, err=True)
+
+
+def _fields(message: QueuedMessage) -> dict[str, Any]:
+    fields = message._asdict()
+    del fields["row"]
+    return {**fields, "request_id": message.options.get("request_id")}
+
+
+def _print_json(value: Any) -> None:
+    def plain(value: Any) -> str:
+        return value.isoformat() if isinstance(value, datetime) else str(value)
+
+    click.echo(json.dumps(value, indent=2, default=plain))
+
+
+def _cells(message: QueuedMessage) -> tuple[str, ...]:
+    when = _relative(message.when)
+    return message.id[:SHORT_ID], message.queue, message.job, message.state, when, str(message.attempts)
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Aligned columns, of which the last one has what is left of the line."""
+    table = [header, *(tuple(_printable(cell) for cell in row) for row in rows)]
+    widths = [min(WIDEST_CELL, max(map(len, column))) for column in zip(*table, strict=True)]
+    widths[-1] = WIDTH - sum(widths[:-1]) - 2 * len(widths[:-1])
+    for row in table:
+        cells = [_clipped(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
+        line = "  ".join(click.style(cell, fg=COLOURS.get(cell.strip())) for cell in cells)
+        click.echo(line.rstrip())
+
+
+def _clipped(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _printable(text: str) -> str:
+    """Arguments and errors may hold anything, also what would command a terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def _one_line(text: str) -> str:
+    return _printable(" ".join(text.split()))
+
+
+def _relative(time: datetime | None) -> str:
+    """A time as people say it."""
+    if time is None:
+        return ""
+    seconds = (time - utc_now()).total_seconds()
+    for size, unit in UNITS:
+        if abs(seconds) >= size:
+            amount = f"{abs(seconds) // size:.0f} {unit}"
+            return f"in {amount}" if seconds > 0 else f"{amount} ago"
+    return "now"

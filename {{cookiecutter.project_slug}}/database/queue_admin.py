@@ -46,16 +46,15 @@ _again = (
 class QueuedMessage(NamedTuple):
     """A message as people see it.
 
-    `since` is when it began to wait or failed; on a server, when it was sent or last tried. `until` is when it is due,
-    or when the claim of its worker ends unless it is renewed. `row` is its number in the table, None on a server.
+    `when` is since when it waits (on a server: when it was sent or last tried), when it is due or has failed, or until
+    when its worker has a claim on it, which a living one renews. `row` is its number in the table, None on a server.
     """
 
     id: str
     queue: str
     job: str
     state: str
-    since: datetime | None
-    until: datetime | None
+    when: datetime
     attempts: int
     worker: str | None
     sent: datetime | None
@@ -68,8 +67,8 @@ class QueuedMessage(NamedTuple):
     @property
     def order(self) -> tuple[int, float]:
         """By state and time; of those that failed, the last comes first."""
-        at = (self.since or self.until or datetime.max).timestamp()
-        return STATES.index(self.state), -at if self.state == "failed" else at
+        time = self.when.timestamp()
+        return STATES.index(self.state), -time if self.state == "failed" else time
 
 
 class QueueStatus(NamedTuple):
@@ -81,6 +80,11 @@ class QueueStatus(NamedTuple):
     running: int | None
     failed: int
     oldest: datetime | None
+
+
+def unseen(broker: TableBroker) -> str:
+    """What the broker's server does not show of its messages, in a line for people."""
+    return broker.unseen if isinstance(broker, OutboxBroker) else ""
 
 
 def queue_names(broker: TableBroker) -> list[str]:
@@ -99,7 +103,7 @@ def status(broker: TableBroker, queue: str) -> QueueStatus:
         waiting, counts["running"] = broker.count(queue)
         counts["waiting"] += waiting
     first = find_all(broker, [queue], ["waiting"], limit=1)
-    return QueueStatus(queue, **counts, oldest=first[0].since if first else None)
+    return QueueStatus(queue, **counts, oldest=first[0].when if first else None)
 
 
 def find_all(
@@ -212,33 +216,31 @@ def _stored(broker: TableBroker, row: Row[Any]) -> QueuedMessage:
 def _on_server(
     broker: TableBroker, queues: Collection[str], limit: int | None = None, containing: str = ""
 ) -> Iterator[QueuedMessage]:
-    for queue in queues if isinstance(broker, OutboxBroker) else ():
-        for payload, worker, until in broker.look(queue, limit):
-            if containing.encode() in payload:
-                message: dramatiq.Message[Any] = dramatiq.Message.decode(payload)
-                tried = message.options.get("requeue_timestamp", message.message_timestamp) / 1000
-                yield _shown(message, "running" if worker else "waiting", until or tried, int(bool(worker)), worker)
+    if not isinstance(broker, OutboxBroker):
+        return
+    for payload, worker, until in (found for queue in queues for found in broker.look(queue, limit)):
+        if containing.encode() in payload:
+            message: dramatiq.Message[Any] = dramatiq.Message.decode(payload)
+            tried = message.options.get("requeue_timestamp", message.message_timestamp) / 1000
+            yield _shown(message, "running" if worker else "waiting", until or tried, int(bool(worker)), worker)
 
 
 def _shown(
     message: dramatiq.Message[Any],
     state: str,
-    at: float,
+    when: float,
     tried: int,
     worker: str | None,
     error: str | None = None,
     row: int | None = None,
 ) -> QueuedMessage:
-    when = datetime.fromtimestamp(at, UTC)
-    ends = state in ("running", "delayed")
     sent = message.message_timestamp / 1000
     return QueuedMessage(
         id=message.message_id,
         queue=q_name(message.queue_name),
         job=message.actor_name,
         state=state,
-        since=None if ends else when,
-        until=when if ends else None,
+        when=datetime.fromtimestamp(when, UTC),
         attempts=message.options.get("retries", 0) + tried,
         worker=worker,
         sent=datetime.fromtimestamp(sent, UTC) if sent else None,

@@ -69,7 +69,9 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
         arguments = super()._build_queue_arguments(queue_name)
         return {**arguments, "x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
 
-    unseen = "RabbitMQ does not show its messages: they are counted and purged, not listed; running ones not even counted"
+    unseen = (
+        "RabbitMQ does not show its messages: they are counted and purged, not listed; running ones not even counted"
+    )
 
     def count(self, queue: str) -> tuple[int, int | None]:
         """How many messages wait on the server, which tells nothing of running ones."""

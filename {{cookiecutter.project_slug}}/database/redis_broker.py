@@ -119,7 +119,7 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
         for worker, until, ids in self._ids(queue, limit):
             for start in range(0, len(ids), AT_ONCE):
                 with connection_errors():
-                    payloads = self.client.hmget(f"{self._key(queue)}.msgs", ids[start : start + AT_ONCE])
+                    payloads: list[Any] = self.client.hmget(f"{self._key(queue)}.msgs", ids[start : start + AT_ONCE])
                 # Meanwhile some may have ended.
                 yield from (ServerMessage(payload, worker, until) for payload in payloads if payload)
 
@@ -132,7 +132,7 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
     def purge(self, queue: str) -> int:
         """Drop all messages that wait in Redis, and none that a living worker holds; returns how many."""
         count = 0
-        while ids := [id for worker, _, ids in self._ids(queue, AT_ONCE) if worker is None for id in ids]:
+        while ids := [name for worker, _, names in self._ids(queue, AT_ONCE) if worker is None for name in names]:
             count += self.remove(queue, ids)
         return count
 
@@ -150,11 +150,9 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def _workers(self) -> dict[str, float | None]:
         """The workers by name, and until when each counts as alive; None for those that do not any more."""
-        beats = self.client.zrange(self._key("__heartbeats__"), 0, -1, withscores=True)
-        alive = self._dead_since()
-        return {
-            name.decode(): (beat + self.heartbeat_timeout) / 1000 if beat > alive else None for name, beat in beats
-        }
+        beats: Any = self.client.zrange(self._key("__heartbeats__"), 0, -1, withscores=True)
+        dead = self._dead_since()
+        return {name.decode(): (beat + self.heartbeat_timeout) / 1000 if beat > dead else None for name, beat in beats}
 
     def _dead_since(self) -> int:
         return round(time.time() * 1000) - self.heartbeat_timeout
