@@ -250,8 +250,13 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
     widths[-1] = WIDTH - sum(widths[:-1]) - 2 * len(widths[:-1])
     for row in table:
         cells = [_clipped(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
-        line = "  ".join(click.style(cell, fg=COLOURS.get(cell.strip())) for cell in cells)
-        click.echo(line.rstrip())
+        cells[-1] = cells[-1].rstrip()
+        click.echo("  ".join(_coloured(cell) for cell in cells).rstrip())
+
+
+def _coloured(cell: str) -> str:
+    colour = COLOURS.get(cell.strip())
+    return click.style(cell, fg=colour) if colour else cell
 
 
 def _clipped(text: str, width: int) -> str:
