@@ -19,7 +19,6 @@ from database.queue_admin import STATES, QueuedMessage
 WIDTH = 100
 WIDEST_CELL = 22
 SHORT_ID = 8
-COLUMNS = ("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES")
 COLOURS = {"running": "green", "failed": "red", "delayed": "cyan"}
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
@@ -70,9 +69,7 @@ def status(as_json: bool) -> None:
     if as_json:
         _print_json([row._asdict() for row in found])
     else:
-        counts = [tuple("?" if count is None else str(count) for count in row[1:5]) for row in found]
-        rows = [(row.queue, *cells, _relative(row.oldest)) for row, cells in zip(found, counts, strict=True)]
-        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST"), rows)
+        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST WAITS SINCE"), found)
     _tell_unseen(broker)
 
 
@@ -88,27 +85,26 @@ def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> Non
     a living worker renews.
     """
     broker = _broker()
-    found = _find_all(broker, name, (state,) if state else STATES, limit)
+    found = queue_admin.find_all(broker, _queues(broker, name), (state,) if state else STATES, limit=limit + 1)
     if as_json:
-        _print_json([_fields(message) for message in found])
+        _print_json([message._asdict() for message in found[:limit]])
     else:
-        _print_table((*COLUMNS, "WORKER"), [(*_cells(message), message.worker or "") for message in found])
-    _tell_unseen(broker)
+        rows = [(m.id[:SHORT_ID], m.queue, m.job, m.state, m.when, m.attempts, m.worker or m.last_line) for m in found]
+        _print_table(("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER OR ERROR"), rows[:limit])
+    if len(found) > limit:
+        click.echo(f"There are more than these {limit}; --limit prints more.", err=True)
+    if state != "failed":
+        _tell_unseen(broker)
 
 
 @queue.command()
 @of_queue
 @at_most
 @as_json
-def failed(name: str | None, limit: int, as_json: bool) -> None:
+@click.pass_context
+def failed(context: click.Context, /, **options: Any) -> None:
     """List failed jobs, the last one first, and what went wrong."""
-    found = _find_all(_broker(), name, ("failed",), limit)
-    if as_json:
-        _print_json([_fields(message) for message in found])
-    else:
-        lines = [(message.error or "").strip().rpartition("\n")[2] for message in found]
-        rows = [(*_cells(message), line) for message, line in zip(found, lines, strict=True)]
-        _print_table((*COLUMNS, "ERROR"), rows)
+    context.invoke(list_, state="failed", **options)
 
 
 @queue.command()
@@ -116,7 +112,7 @@ def failed(name: str | None, limit: int, as_json: bool) -> None:
 @as_json
 def show(id_: str, as_json: bool) -> None:
     """Show everything about the job ID: its arguments, options and times, and the traceback of its last error."""
-    fields = _fields(_find(_broker(), id_)[0])
+    fields = _find(_broker(), id_)[0]._asdict()
     if as_json:
         _print_json(fields)
         return
@@ -127,7 +123,7 @@ def show(id_: str, as_json: bool) -> None:
         elif isinstance(value, tuple | dict):
             value = json.dumps(value, default=str)
         if value is not None:
-            click.echo(f"{click.style(f'{name:10}', bold=True)}  {_printable(str(value))}")
+            click.echo(f"{name:10} {_printable(str(value))}")
     if error:
         click.echo(f"\n{_printable(error.rstrip())}")
 
@@ -141,11 +137,11 @@ def retry(ids: tuple[str, ...], everything: bool, name: str | None) -> None:
     if bool(ids) == everything or (ids and name):
         raise click.UsageError("give IDs, or --all, which --queue can narrow")
     broker = _broker()
-    messages = [message for id_ in ids for message in _find(broker, id_)]
-    for message in messages:
-        if message.state != "failed":
+    rows = queue_admin.failed_rows(broker, _queues(broker, name)) if everything else []
+    for message in [message for id_ in ids for message in _find(broker, id_)]:
+        if message.state != "failed" or message.row is None:
             raise WrongInput(f"{message.id}: is {message.state}, not failed; nothing was changed")
-    rows = queue_admin.failed_rows(broker, _queues(broker, name)) if everything else [m.row for m in messages if m.row]
+        rows.append(message.row)
     click.echo(f"jobs that wait again: {queue_admin.retry(broker, rows)}")
 
 
@@ -204,31 +200,18 @@ def _queues(broker: TableBroker, name: str | None) -> list[str]:
     return [name]
 
 
-def _find_all(broker: TableBroker, name: str | None, states: Sequence[str], limit: int) -> list[QueuedMessage]:
-    found = queue_admin.find_all(broker, _queues(broker, name), states, limit=limit + 1)
-    if len(found) > limit:
-        click.echo(f"There are more than these {limit}; --limit prints more.", err=True)
-    return found[:limit]
-
-
 def _find(broker: TableBroker, id_: str, refusal: type[click.ClickException] = WrongInput) -> list[QueuedMessage]:
-    if len(id_) < SHORT_ID:
+    if len(id_) < SHORT_ID or not id_.isprintable():
         raise WrongInput(f"{id_!r}: expected at least the first {SHORT_ID} characters of an ID")
     try:
         return queue_admin.find(broker, id_)
     except LookupError as error:
-        raise refusal(_one_line(f"{error} {queue_admin.unseen(broker)}")) from None
+        raise refusal("; ".join(filter(None, (str(error), queue_admin.unseen(broker))))) from None
 
 
 def _tell_unseen(broker: TableBroker) -> None:
     if line := queue_admin.unseen(broker):
         click.echo(line, err=True)
-
-
-def _fields(message: QueuedMessage) -> dict[str, Any]:
-    fields = message._asdict()
-    del fields["row"]
-    return {**fields, "request_id": message.options.get("request_id")}
 
 
 def _print_json(value: Any) -> None:
@@ -238,25 +221,22 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, default=plain))
 
 
-def _cells(message: QueuedMessage) -> tuple[str, ...]:
-    when = _relative(message.when)
-    return message.id[:SHORT_ID], message.queue, message.job, message.state, when, str(message.attempts)
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
     """Aligned columns, of which the last one has what is left of the line."""
-    table = [header, *(tuple(_printable(cell) for cell in row) for row in rows)]
+    table = [header, *(tuple(map(_cell, row)) for row in rows)]
     widths = [min(WIDEST_CELL, max(map(len, column))) for column in zip(*table, strict=True)]
     widths[-1] = WIDTH - sum(widths[:-1]) - 2 * len(widths[:-1])
     for row in table:
         cells = [_clipped(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[-1] = cells[-1].rstrip()
-        click.echo("  ".join(_coloured(cell) for cell in cells).rstrip())
+        colours = [COLOURS.get(cell) for cell in row]
+        coloured = [click.style(cell, colour) if colour else cell for cell, colour in zip(cells, colours, strict=True)]
+        click.echo("  ".join(coloured).rstrip())
 
 
-def _coloured(cell: str) -> str:
-    colour = COLOURS.get(cell.strip())
-    return click.style(cell, fg=colour) if colour else cell
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return _relative(value) if isinstance(value, datetime) else _printable(str(value))
 
 
 def _clipped(text: str, width: int) -> str:
@@ -265,19 +245,15 @@ def _clipped(text: str, width: int) -> str:
 
 def _printable(text: str) -> str:
     """Arguments and errors may hold anything, also what would command a terminal."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _one_line(text: str) -> str:
     return _printable(" ".join(text.split()))
 
 
-def _relative(time: datetime | None) -> str:
+def _relative(time: datetime) -> str:
     """A time as people say it."""
-    if time is None:
-        return ""
     seconds = (time - utc_now()).total_seconds()
     for size, unit in UNITS:
         if abs(seconds) >= size:

@@ -70,6 +70,11 @@ class QueuedMessage(NamedTuple):
         time = self.when.timestamp()
         return STATES.index(self.state), -time if self.state == "failed" else time
 
+    @property
+    def last_line(self) -> str:
+        """What went wrong, in short."""
+        return (self.error or "").strip().rpartition("\n")[2]
+
 
 class QueueStatus(NamedTuple):
     """How many of a queue's messages are in each state, and since when the first one waits. None: not known."""
@@ -205,9 +210,9 @@ def _stored(broker: TableBroker, row: Row[Any]) -> QueuedMessage:
         message: dramatiq.Message[Any] = dramatiq.Message.decode(row.payload)
     except DecodeError:
         message = dramatiq.Message(row.queue, row.actor, (), {}, {}, row.message_id, 0)
-    # An outbox counts how often it tried to pass a message on.
-    tried = int(row.shown == "failed" and not message.options.get("retries"))
-    if not isinstance(broker, OutboxBroker):
+    if isinstance(broker, OutboxBroker):  # Its deliveries are no attempts.
+        tried = int(row.shown == "failed" and "retries" not in message.options)
+    else:
         tried = row.deliveries
     worker = row.owner if row.shown == "running" else None
     return _shown(message, row.shown, row.due, tried, worker, row.error, row.id)

@@ -69,9 +69,7 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
         arguments = super()._build_queue_arguments(queue_name)
         return {**arguments, "x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
 
-    unseen = (
-        "RabbitMQ does not show its messages: they are counted and purged, not listed; running ones not even counted"
-    )
+    unseen = "RabbitMQ does not show its messages; those that wait are counted and purged, not listed or cancelled."
 
     def count(self, queue: str) -> tuple[int, int | None]:
         """How many messages wait on the server, which tells nothing of running ones."""
@@ -94,8 +92,8 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
 
 @contextmanager
 def connection_errors() -> Iterator[None]:
-    """A failing server as Dramatiq's own error, with a text."""
+    """A failing server as Dramatiq's error, with the text that Pika's errors lack."""
     try:
         yield
     except (pika.exceptions.AMQPError, OSError) as error:
-        raise ConnectionClosed(f"RabbitMQ: {error or type(error).__name__}") from None
+        raise ConnectionClosed(f"RabbitMQ cannot be reached: {error!r}") from None
