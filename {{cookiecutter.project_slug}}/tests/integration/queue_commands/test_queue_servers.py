@@ -13,6 +13,7 @@ from flask import Flask
 
 from database import connect
 from database.broker import TableBroker
+from database.messages import CLAIM, READY
 from database.migrations import upgrade
 from database.redis_broker import RedisBroker
 from tests.servers import RabbitMQ, Redis
@@ -153,6 +154,22 @@ class TestRedis:
         assert output("purge", "--yes") == "jobs dropped: 1\n"
         assert broker.client.keys("*") == [b"dramatiq:__heartbeats__"]
 
+    def test_what_is_being_passed_on_waits_and_is_too_late_to_cancel(
+        self, job: Job, run: Run, output: Text, broker: TableBroker
+    ) -> None:
+        sent = send(1)
+        broker.table.claim("default", 1)
+        assert states(output) == {sent: "waiting"}
+        (status,) = json.loads(output("status", "--json"))
+        assert (status["waiting"], status["running"]) == (1, 0)
+        result = run("cancel", sent)
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"Error: {sent}: was taken at this moment, and is not cancelled\n",
+        )
+        assert output("purge", "--yes") == "jobs dropped: 0\n"
+        assert states(output) == {sent: "waiting"}
+
     def test_a_failed_job_is_retried_from_the_table(
         self, job: Job, work: Callable[[], dramatiq.Worker], output: Text, broker: TableBroker
     ) -> None:
@@ -200,6 +217,11 @@ class TestRabbitMQ:
     ) -> None:
         stored = send(0)
         assert states(run) == {stored: "waiting"}
+        # No worker has made the queues on the server yet.
+        broker.declare_queue("other")
+        found = json.loads(run("status", "--json").stdout)
+        assert [(row["queue"], row["waiting"]) for row in found] == [("default", 1), ("other", 0)]
+        assert run("purge", "--queue", "other", "--yes").stdout == "jobs dropped: 0\n"
         work()
         assert job.started.acquire(timeout=10)
         delayed = send(1, delay=3_600_000)
@@ -208,7 +230,7 @@ class TestRabbitMQ:
         def status() -> tuple[Any, ...]:
             result = run("status", "--json")
             assert (result.exit_code, result.stderr) == (0, f"{self.UNSEEN}\n")
-            (row,) = json.loads(result.stdout)
+            row, _ = json.loads(result.stdout)
             return row["waiting"], row["delayed"], row["running"], row["failed"]
 
         # A worker fetches some ahead.
@@ -303,3 +325,24 @@ class TestPostgreSQL:
                 worker.result()
         assert 0 < dropped < 300
         assert len(claimed) == len(set(claimed)) == broker.table.count("default") == 300 - dropped
+
+    @pytest.mark.parametrize("command", [("purge", "--yes"), ("cancel",)])
+    def test_a_message_whose_claim_is_not_committed_yet_is_not_dropped(
+        self, job: Job, run: Run, broker: TableBroker, command: tuple[str, ...]
+    ) -> None:
+        sent = send(1)
+        ids = [sent] if command == ("cancel",) else []
+        claimed = {"of_queue": "default", "limit": 1, "lease": 30, "claimant": "somebody"}
+        with ThreadPoolExecutor(1) as pool:
+            with broker.table.engine.begin() as connection:
+                assert len(connection.execute(CLAIM[READY], claimed).all()) == 1
+                dropping = pool.submit(run, *command, *ids)
+                wait_until(lambda: locks(broker))
+            assert dropping.result().stdout.endswith(": 0\n")
+        assert states(run) == {sent: "running"}
+
+
+def locks(broker: TableBroker) -> bool:
+    """Whether somebody waits for a lock."""
+    with broker.table.engine.connect() as connection:
+        return bool(connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted").scalar())
