@@ -60,9 +60,10 @@ at_most = click.option(
 @queue.command()
 @as_json
 def status(as_json: bool) -> None:
-    """Count the jobs of each queue, and tell since when the oldest one waits.
+    """Count the jobs of each queue.
 
-    Jobs that a worker has fetched and will start next count as running.
+    The time is since when the oldest of the waiting ones waits. What a worker has fetched to start it next counts as
+    running.
     """
     broker = _broker()
     found = [queue_admin.status(broker, name) for name in queue_admin.queue_names(broker)]
@@ -79,10 +80,10 @@ def status(as_json: bool) -> None:
 @at_most
 @as_json
 def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> None:
-    """List jobs: running, failed, waiting and delayed ones, in this order.
+    """List jobs.
 
-    WHEN is since when a job waits, when it failed, when it is due, or until when the claim of its worker lasts, which
-    a living worker renews.
+    First come running ones, then failed, waiting and delayed ones. WHEN is since when a job waits, when it failed, when
+    it is due, or until when the claim of its worker lasts, which a living worker renews.
     """
     broker = _broker()
     found = queue_admin.find_all(broker, _queues(broker, name), (state,) if state else STATES, limit=limit + 1)
@@ -111,7 +112,10 @@ def failed(context: click.Context, /, **options: Any) -> None:
 @click.argument("id_", metavar="ID")
 @as_json
 def show(id_: str, as_json: bool) -> None:
-    """Show everything about the job ID: its arguments, options and times, and the traceback of its last error."""
+    """Show everything about a job.
+
+    That is its arguments, options and times, and the traceback of its last error.
+    """
     fields = _find(_broker(), id_)[0]._asdict()
     if as_json:
         _print_json(fields)
@@ -133,7 +137,10 @@ def show(id_: str, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
 @of_queue
 def retry(ids: tuple[str, ...], everything: bool, name: str | None) -> None:
-    """Let failed jobs wait again, to be run now and with all their attempts."""
+    """Let failed jobs wait again.
+
+    They run as soon as a worker is free, and have all their attempts again. If one ID is wrong, nothing is changed.
+    """
     if bool(ids) == everything or (ids and name):
         raise click.UsageError("give IDs, or --all, which --queue can narrow")
     broker = _broker()
@@ -148,7 +155,10 @@ def retry(ids: tuple[str, ...], everything: bool, name: str | None) -> None:
 @queue.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
 def cancel(ids: tuple[str, ...]) -> None:
-    """Remove jobs that wait or are delayed. One that runs goes on, and the command exits with 1."""
+    """Remove jobs that wait or are delayed.
+
+    One that runs goes on, and the command then exits with 1.
+    """
     broker = _broker()
     # What a server does not show may be there all the same, and is not the mistake of who asks.
     refusal = click.ClickException if queue_admin.unseen(broker) else WrongInput
@@ -171,7 +181,10 @@ def cancel(ids: tuple[str, ...]) -> None:
 @click.option("--failed", "of_failed", is_flag=True, help="Drop the failed jobs, and no others.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def purge(name: str | None, of_failed: bool, yes: bool) -> None:
-    """Drop all jobs that wait or are delayed. Those that run go on."""
+    """Drop all jobs that wait or are delayed.
+
+    Those that run go on, and those that have failed stay.
+    """
     broker = _broker()
     states = ("failed",) if of_failed else ("waiting", "delayed")
     queues = _queues(broker, name)
