@@ -9,6 +9,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import errors, extensions, files, logs, pages, request_hooks, services
+from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import ConfigError, Settings, load, require_safe
 
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Flask:
             load_feature(feature, settings).register(app)
         if "index" not in app.view_functions:
             app.add_url_rule("/", "index", pages.front_page)
+        app.cli.add_command(queue)
         app.cli.add_command(schedule)
     except ConfigError:
         svcs.flask.close_registry(app)

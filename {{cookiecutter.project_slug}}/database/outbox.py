@@ -8,7 +8,8 @@ server that is down keeps nobody from sending, and a crash at any moment loses n
 import logging
 import threading
 import time
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import dramatiq
 from dramatiq.common import q_name
@@ -24,6 +25,14 @@ LONGEST_RETRY_PAUSE = 30.0
 REMEMBERED = 7 * 86400
 
 logger = logging.getLogger(__name__)
+
+
+class ServerMessage(NamedTuple):
+    """A message that a server has, and the worker that holds it, until then unless it goes on living."""
+
+    payload: bytes
+    worker: str | None = None
+    until: float | None = None
 
 
 class OutboxBroker(TableBroker):
@@ -113,3 +122,22 @@ class OutboxBroker(TableBroker):
         finally:
             self.table.give_back(message.row_id for message in messages[passed_on:])
             self.table.finish(*messages[:passed_on])
+
+    # What the server does not show of its messages, in a line for people.
+    unseen = ""
+
+    def count(self, queue: str) -> tuple[int, int | None]:
+        """How many messages wait on the server, and how many workers hold; None where it does not tell."""
+        raise NotImplementedError
+
+    def look(self, queue: str, limit: int | None = None) -> Iterator[ServerMessage]:
+        """The messages on the server, of waiting ones the first so many; none where it does not show them."""
+        return iter(())
+
+    def remove(self, queue: str, ids: Collection[str]) -> int:
+        """Drop waiting messages by the ids that the server has for them; returns how many still waited."""
+        raise NotImplementedError
+
+    def purge(self, queue: str) -> int:
+        """Drop all messages that wait on the server, and none that a worker holds; returns how many."""
+        raise NotImplementedError

@@ -1,11 +1,14 @@
 """Dramatiq's broker on RabbitMQ, behind the outbox."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
 import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker as DramatiqRabbitmqBroker
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
+from dramatiq.errors import ConnectionClosed
 
 from database.messages import MessageTable, error_of
 from database.outbox import REMEMBERED, OutboxBroker
@@ -65,3 +68,32 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         arguments = super()._build_queue_arguments(queue_name)
         return {**arguments, "x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}
+
+    unseen = "RabbitMQ does not show its messages; those that wait are counted and purged, not listed or cancelled."
+
+    def count(self, queue: str) -> tuple[int, int | None]:
+        """How many messages wait on the server, which tells nothing of running ones."""
+        with connection_errors():
+            try:
+                return self.channel.queue_declare(queue, passive=True).method.message_count, None
+            except pika.exceptions.ChannelClosedByBroker:
+                del self.channel
+                return 0, None  # There is no such queue before a worker has started.
+
+    def purge(self, queue: str) -> int:
+        """Drop all messages that wait on the server, and none that a worker holds; returns how many."""
+        with connection_errors():
+            try:
+                return self.channel.queue_purge(queue).method.message_count
+            except pika.exceptions.ChannelClosedByBroker:
+                del self.channel
+                return 0
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """A failing server as Dramatiq's error, with the text that Pika's errors lack."""
+    try:
+        yield
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise ConnectionClosed(f"RabbitMQ cannot be reached: {error!r}") from None

@@ -1,6 +1,7 @@
 """Dramatiq's broker on Redis, behind the outbox."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +12,29 @@ from dramatiq.brokers.redis import _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 
 from database.messages import MessageTable, error_of
-from database.outbox import REMEMBERED, OutboxBroker
+from database.outbox import REMEMBERED, OutboxBroker, ServerMessage
 
 # Of a million commands, so many look for messages of workers that have died. Dramatiq's default of 1,000 brings such
 # a message back after minutes.
 MAINTENANCE_CHANCE = 100_000
+# So many messages are read or removed in one command.
+AT_ONCE = 500
+# Takes messages from those who wait, and from workers that have died with them.
+REMOVE = """
+local dead = redis.call("zrangebyscore", KEYS[3], 0, ARGV[2])
+local removed = 0
+for i = 3, #ARGV do
+  local found = redis.call("lrem", KEYS[1], 1, ARGV[i])
+  for _, worker in ipairs(dead) do
+    found = found + redis.call("srem", KEYS[4] .. worker .. "." .. ARGV[1], ARGV[i])
+  end
+  if found > 0 then
+    redis.call("hdel", KEYS[2], ARGV[i])
+    removed = removed + 1
+  end
+end
+return removed
+"""
 
 
 class RedisConsumer(_RedisConsumer):
@@ -82,6 +101,67 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
         """Raise if the queue cannot be reached."""
         self.table.check()
         self.client.ping()
+
+    def count(self, queue: str) -> tuple[int, int]:
+        """How many messages wait in Redis, and how many workers hold that live."""
+        with connection_errors():
+            workers = self._workers()
+            with self.client.pipeline() as pipe:
+                pipe.llen(self._key(queue))
+                for worker in workers:
+                    pipe.scard(self._held(worker, queue))
+                waiting, *held = pipe.execute()
+        running = sum(count for count, until in zip(held, workers.values(), strict=True) if until)
+        return waiting + sum(held) - running, running
+
+    def look(self, queue: str, limit: int | None = None) -> Iterator[ServerMessage]:
+        """The messages in Redis, and who holds them; what a dead worker holds waits for another one."""
+        for worker, until, ids in self._ids(queue, limit):
+            for start in range(0, len(ids), AT_ONCE):
+                with connection_errors():
+                    payloads: list[Any] = self.client.hmget(f"{self._key(queue)}.msgs", ids[start : start + AT_ONCE])
+                # Meanwhile some may have ended.
+                yield from (ServerMessage(payload, worker, until) for payload in payloads if payload)
+
+    def remove(self, queue: str, ids: Collection[str]) -> int:
+        """Drop waiting messages by the ids that Redis has for them; returns how many still waited."""
+        keys = self._key(queue), f"{self._key(queue)}.msgs", self._key("__heartbeats__"), self._key("__acks__.")
+        with connection_errors():
+            return self.client.eval(REMOVE, len(keys), *keys, queue, self._dead_since(), *ids)
+
+    def purge(self, queue: str) -> int:
+        """Drop all messages that wait in Redis, and none that a living worker holds; returns how many."""
+        count = 0
+        while ids := [name for worker, _, names in self._ids(queue, AT_ONCE) if worker is None for name in names]:
+            count += self.remove(queue, ids)
+        return count
+
+    def _ids(self, queue: str, limit: int | None) -> list[tuple[str | None, float | None, list[Any]]]:
+        """The ids that wait, and those that each worker holds, as they are at one moment."""
+        with connection_errors():
+            workers = self._workers()
+            with self.client.pipeline() as pipe:
+                pipe.lrange(self._key(queue), 0, -1 if limit is None else limit - 1)
+                for worker in workers:
+                    pipe.smembers(self._held(worker, queue))
+                waiting, *held = pipe.execute()
+        holders = [(worker if until else None, until) for worker, until in workers.items()]
+        return [(None, None, waiting), *((*holder, list(ids)) for holder, ids in zip(holders, held, strict=True))]
+
+    def _workers(self) -> dict[str, float | None]:
+        """The workers by name, and until when each counts as alive; None for those that do not any more."""
+        beats: Any = self.client.zrange(self._key("__heartbeats__"), 0, -1, withscores=True)
+        dead = self._dead_since()
+        return {name.decode(): (beat + self.heartbeat_timeout) / 1000 if beat > dead else None for name, beat in beats}
+
+    def _dead_since(self) -> int:
+        return round(time.time() * 1000) - self.heartbeat_timeout
+
+    def _key(self, name: str) -> str:
+        return f"{self.namespace}:{name}"
+
+    def _held(self, worker: str, queue: str) -> str:
+        return self._key(f"__acks__.{worker}.{queue}")
 
 
 @contextmanager
