@@ -2,25 +2,19 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 import dramatiq
 import svcs
-from dramatiq.errors import BrokerConnectionError
-from sqlalchemy.exc import DBAPIError
 
-from database import queue_admin, utc_now
+from app.command_line import ServiceGroup, as_json, print_json, print_table, printable, relative
+from database import queue_admin
 from database.broker import TableBroker
 from database.queue_admin import STATES, QueuedMessage
 
-WIDTH = 100
-WIDEST_CELL = 22
 SHORT_ID = 8
-COLOURS = {"running": "green", "failed": "red", "delayed": "cyan"}
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class WrongInput(click.ClickException):
@@ -29,20 +23,7 @@ class WrongInput(click.ClickException):
     exit_code = 2
 
 
-class QueueGroup(click.Group):
-    """Turns failures of the database or the broker's server into lines for people."""
-
-    def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 1 with one line if a server cannot be reached."""
-        try:
-            return super().invoke(context)
-        except BrokerConnectionError as error:
-            raise click.ClickException(_one_line(f"queue: {error}")) from None
-        except DBAPIError as error:
-            raise click.ClickException(_one_line(f"database: {error.orig}")) from None
-
-
-@click.group(cls=QueueGroup)
+@click.group(cls=ServiceGroup)
 def queue() -> None:
     """The jobs that wait, run, or have failed.
 
@@ -50,7 +31,6 @@ def queue() -> None:
     """
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
 of_queue = click.option("--queue", "name", metavar="QUEUE", help="Only this queue; all if not given.")
 at_most = click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Print at most so many."
@@ -68,9 +48,9 @@ def status(as_json: bool) -> None:
     broker = _broker()
     found = [queue_admin.status(broker, name) for name in queue_admin.queue_names(broker)]
     if as_json:
-        _print_json([row._asdict() for row in found])
+        print_json([row._asdict() for row in found])
     else:
-        _print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST WAITS SINCE"), found)
+        print_table(("QUEUE", "WAITING", "DELAYED", "RUNNING", "FAILED", "OLDEST WAITS SINCE"), found)
     _tell_unseen(broker)
 
 
@@ -88,10 +68,10 @@ def list_(name: str | None, state: str | None, limit: int, as_json: bool) -> Non
     broker = _broker()
     found = queue_admin.find_all(broker, _queues(broker, name), (state,) if state else STATES, limit=limit + 1)
     if as_json:
-        _print_json([message._asdict() for message in found[:limit]])
+        print_json([message._asdict() for message in found[:limit]])
     else:
         rows = [(m.id[:SHORT_ID], m.queue, m.job, m.state, m.when, m.attempts, m.worker or m.last_line) for m in found]
-        _print_table(("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER OR ERROR"), rows[:limit])
+        print_table(("ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER OR ERROR"), rows[:limit])
     if len(found) > limit:
         click.echo(f"There are more than these {limit}; --limit prints more.", err=True)
     if state != "failed":
@@ -118,18 +98,18 @@ def show(id_: str, as_json: bool) -> None:
     """
     fields = _find(_broker(), id_)[0]._asdict()
     if as_json:
-        _print_json(fields)
+        print_json(fields)
         return
     error = fields.pop("error")
     for name, value in fields.items():
         if isinstance(value, datetime):
-            value = f"{value.isoformat(timespec='seconds')} ({_relative(value)})"
+            value = f"{value.isoformat(timespec='seconds')} ({relative(value)})"
         elif isinstance(value, tuple | dict):
             value = json.dumps(value, default=str)
         if value is not None:
-            click.echo(f"{name:10} {_printable(str(value))}")
+            click.echo(f"{name:10} {printable(str(value))}")
     if error:
-        click.echo(f"\n{_printable(error.rstrip())}")
+        click.echo(f"\n{printable(error.rstrip())}")
 
 
 @queue.command()
@@ -225,51 +205,3 @@ def _find(broker: TableBroker, id_: str, refusal: type[click.ClickException] = W
 def _tell_unseen(broker: TableBroker) -> None:
     if line := queue_admin.unseen(broker):
         click.echo(line, err=True)
-
-
-def _print_json(value: Any) -> None:
-    def plain(value: Any) -> str:
-        return value.isoformat() if isinstance(value, datetime) else str(value)
-
-    click.echo(json.dumps(value, indent=2, default=plain))
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
-    """Aligned columns, of which the last one has what is left of the line."""
-    table = [header, *(tuple(map(_cell, row)) for row in rows)]
-    widths = [min(WIDEST_CELL, max(map(len, column))) for column in zip(*table, strict=True)]
-    widths[-1] = WIDTH - sum(widths[:-1]) - 2 * len(widths[:-1])
-    for row in table:
-        cells = [_clipped(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
-        colours = [COLOURS.get(cell) for cell in row]
-        coloured = [click.style(cell, colour) if colour else cell for cell, colour in zip(cells, colours, strict=True)]
-        click.echo("  ".join(coloured).rstrip())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return _relative(value) if isinstance(value, datetime) else _printable(str(value))
-
-
-def _clipped(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _printable(text: str) -> str:
-    """Arguments and errors may hold anything, also what would command a terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _one_line(text: str) -> str:
-    return _printable(" ".join(text.split()))
-
-
-def _relative(time: datetime) -> str:
-    """A time as people say it."""
-    seconds = (time - utc_now()).total_seconds()
-    for size, unit in UNITS:
-        if abs(seconds) >= size:
-            amount = f"{abs(seconds) // size:.0f} {unit}"
-            return f"in {amount}" if seconds > 0 else f"{amount} ago"
-    return "now"

@@ -1,6 +1,5 @@
 """Commands for timed jobs: when they run, how that went, and running them for any date."""
 
-import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -9,20 +8,18 @@ from typing import Any
 import click
 import svcs
 from flask import current_app
-from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.command_line import ServiceGroup, as_json, print_json, print_table
 from app.services import transaction
 from config import Settings
 from database import utc_now
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
 
 AT_ONCE = 100
-WIDE = 500
 
 
 class Name(click.ParamType[Schedule]):
@@ -50,10 +47,9 @@ class Time(click.ParamType[datetime]):
             self.fail(f"{value!r} is not a time, expected one like 2026-01-31 or 2026-01-31T03:00+01:00", param, ctx)
 
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-schedule = AppGroup("schedule", help="Timed jobs: when they run, how that went, and running them for any date.")
+@click.group(cls=ServiceGroup)
+def schedule() -> None:
+    """Timed jobs: when they run, how that went, and running them for any date."""
 
 
 @schedule.command("list")
@@ -76,7 +72,11 @@ def list_schedules(as_json: bool) -> None:
                 "outcome": last and last.outcome,
             }
         )
-    _show(rows, as_json)
+    if as_json:
+        print_json(rows)
+    else:
+        header = ("NAME", "WHEN", "CATCH UP", "ENABLED", "NEXT", "LAST", "OUTCOME")
+        print_table(header, [tuple(row.values()) for row in rows])
 
 
 @schedule.command()
@@ -87,7 +87,11 @@ def history(known: Schedule | None, limit: int, as_json: bool) -> None:
     """The latest slots, of one schedule or of all: when they were sent, and how their jobs ended."""
     columns = ("schedule", "slot", "outcome", "sent", "finished", "message_id")
     rows = _history(known.name if known else None, limit)
-    _show([{column: getattr(row, column) for column in columns} for row in rows], as_json)
+    if as_json:
+        print_json([{column: getattr(row, column) for column in columns} for row in rows])
+    else:
+        shown = [(row.schedule, f"{row.slot:%Y-%m-%d %H:%M:%S}", row.outcome, row.sent, row.finished) for row in rows]
+        print_table(("SCHEDULE", "SLOT", "OUTCOME", "SENT", "ENDED"), shown)
 
 
 @schedule.command()
@@ -167,24 +171,3 @@ def _history(name: str | None, limit: int) -> list[ScheduleSlot]:
     if name:
         query = query.where(ScheduleSlot.schedule == name)
     return list(svcs.flask.get(Session).scalars(query))
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(rows, default=datetime.isoformat, indent=2))
-        return
-    if not rows:
-        click.echo("nothing yet")
-        return
-    table = Table(*(column.replace("_", " ") for column in rows[0]), box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*map(_text, row.values()))
-    # What reads this instead of a person shall get whole values.
-    width = None if Console().is_terminal else WIDE
-    Console(width=width).print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value or "-")
