@@ -19,6 +19,20 @@ DELIVERY_LIMIT = 100_000
 class RabbitmqConsumer(_RabbitmqConsumer):
     """Keeps what failed for good in the database."""
 
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next message."""
+        if message := super().__next__():
+            message.channel = self.channel
+        return message
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """The job is done."""
+        # RabbitMQ numbers the messages of each connection from one: this number may be another message's by now.
+        if message.channel is self.channel:
+            super().ack(message)
+        else:
+            self.logger.warning("The connection was lost while %s ran; it may run again.", message)
+
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""
         self.broker.set_aside(message, error_of(message))

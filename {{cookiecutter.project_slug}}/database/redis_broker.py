@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from dramatiq.brokers.redis import _RedisConsumer
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import ConnectionClosed, DecodeError
 
 from database.messages import MessageTable, error_of
 from database.outbox import REMEMBERED, OutboxBroker
@@ -21,15 +21,33 @@ MAINTENANCE_CHANCE = 100_000
 class RedisConsumer(_RedisConsumer):
     """Takes every failure of the server for one that passes."""
 
+    def __init__(self, broker: "RedisBroker", *options: Any) -> None:
+        super().__init__(broker, *options)
+        # Messages that the server has handed out, but whose way here was cut off, would wait as long as this process
+        # lives.
+        with connection_errors():
+            key = f"{broker.namespace}:__acks__.{broker.broker_id}.{self.queue_name}"
+            claimed = cast("set[bytes]", broker.client.smembers(key))
+            if stranded := {message_id.decode() for message_id in claimed} - broker.handed_out:
+                broker.do_requeue(self.queue_name, *stranded)
+
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next message."""
-        with connection_errors():
-            return super().__next__()
+        try:
+            with connection_errors():
+                message = super().__next__()
+        except DecodeError as error:
+            self.logger.error("A message that cannot be read was left on queue %s: %s", self.queue_name, error.error)
+            return None
+        if message:
+            self.broker.handed_out.add(message.options["redis_message_id"])
+        return message
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """The job is done."""
         with connection_errors():
             super().ack(message)
+        self.broker.handed_out.discard(message.options["redis_message_id"])
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""
@@ -38,8 +56,10 @@ class RedisConsumer(_RedisConsumer):
 
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
         """Give messages back that were not started."""
+        messages = list(messages)
         with connection_errors():
             super().requeue(messages)
+        self.broker.handed_out.difference_update(message.options["redis_message_id"] for message in messages)
 
 
 class RedisBroker(OutboxBroker, DramatiqRedisBroker):
@@ -54,6 +74,7 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
     consumer_class = RedisConsumer
 
     def __init__(self, url: str, table: MessageTable, **options: Any) -> None:
+        self.handed_out: set[str] = set()
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=15, health_check_interval=30)
         super().__init__(
             table,
