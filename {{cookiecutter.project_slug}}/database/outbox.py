@@ -15,7 +15,7 @@ from dramatiq.common import q_name
 from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
 
 from database.broker import SHORTEST_PAUSE, Arrivals, TableBroker
-from database.messages import MessageTable
+from database.messages import ClaimedMessage, MessageTable
 
 BATCH = 100
 LONGEST_WAIT = 1.0
@@ -35,9 +35,10 @@ class OutboxBroker(TableBroker):
         self.starting = threading.Lock()
         self.closed = threading.Event()
 
-    def publish(self, message: dramatiq.Message[Any]) -> None:
-        """Hand a message to the server, without storing it."""
-        super(TableBroker, self).enqueue(message)
+    def pass_on(self, message: ClaimedMessage) -> None:
+        """Hand a message to the server, and delete it here. If this ends in between, it is handed over again."""
+        super(TableBroker, self).enqueue(message._message)
+        self.table.finish(message)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """Iterate over the server's messages, and pass on what is stored."""
@@ -120,8 +121,7 @@ class OutboxBroker(TableBroker):
         arrivals.expect()
         try:
             while messages:
-                self.publish(messages[0]._message)
-                # One by one: what a kill finds passed on and not finished is passed on again.
-                self.table.finish(messages.pop(0))
+                self.pass_on(messages[0])
+                del messages[0]
         finally:
             self.table.give_back(message.row_id for message in messages)

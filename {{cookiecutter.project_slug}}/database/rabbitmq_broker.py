@@ -1,5 +1,7 @@
 """Dramatiq's broker on RabbitMQ, behind the outbox."""
 
+import threading
+from contextlib import suppress
 from typing import Any
 
 import dramatiq
@@ -8,7 +10,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker as DramatiqRabbitmqBroker
 from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 
 from database.messages import MessageTable, error_of
-from database.outbox import REMEMBERED, OutboxBroker
+from database.outbox import LONGEST_WAIT, REMEMBERED, OutboxBroker
 from database.rate_limits import DatabaseStorage
 
 # RabbitMQ counts deliveries, also of messages that waited in a worker's memory when it died. So its own limit is out of
@@ -19,6 +21,10 @@ DELIVERY_LIMIT = 100_000
 class RabbitmqConsumer(_RabbitmqConsumer):
     """Keeps what failed for good in the database."""
 
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        self.thread = threading.current_thread()
+
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next message."""
         if message := super().__next__():
@@ -28,10 +34,16 @@ class RabbitmqConsumer(_RabbitmqConsumer):
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """The job is done."""
         # RabbitMQ numbers the messages of each connection from one: this number may be another message's by now.
-        if message.channel is self.channel:
-            super().ack(message)
-        else:
+        if message.channel is not self.channel:
             self.logger.warning("The connection was lost while %s ran; it may run again.", message)
+            return
+        super().ack(message)
+        if threading.current_thread() is not self.thread:
+            # Sent by the consumer's thread. Before that, no other job may start: a kill would repeat them both.
+            sent = threading.Event()
+            with suppress(pika.exceptions.AMQPError):
+                self.connection.add_callback_threadsafe(sent.set)
+                sent.wait(LONGEST_WAIT)
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""

@@ -10,12 +10,20 @@ from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from dramatiq.brokers.redis import _RedisConsumer
 from dramatiq.errors import ConnectionClosed, DecodeError
 
-from database.messages import MessageTable, error_of
+from database.messages import ClaimedMessage, MessageTable, error_of
 from database.outbox import REMEMBERED, OutboxBroker
 
 # Of a million commands, so many look for messages of workers that have died. Dramatiq's default of 1,000 brings such
 # a message back after minutes.
 MAINTENANCE_CHANCE = 100_000
+
+
+PUSH_ONCE = """
+if redis.call("set", KEYS[1], "", "NX", "EX", ARGV[1]) then
+    redis.call("hset", KEYS[3], ARGV[2], ARGV[3])
+    redis.call("rpush", KEYS[2], ARGV[2])
+end
+"""
 
 
 class RedisConsumer(_RedisConsumer):
@@ -74,8 +82,9 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
     consumer_class = RedisConsumer
 
     def __init__(self, url: str, table: MessageTable, **options: Any) -> None:
-        self.handed_out: set[str] = set()
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=15, health_check_interval=30)
+        self.push_once = client.register_script(PUSH_ONCE)
+        self.handed_out: set[str] = set()
         super().__init__(
             table,
             client=client,
@@ -83,6 +92,15 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
             maintenance_chance=MAINTENANCE_CHANCE,
             **options,
         )
+
+    def pass_on(self, message: ClaimedMessage) -> None:
+        """Hand a message to Redis once, also if its relay ends before it is deleted in the database."""
+        number = f"{message.message_id}:{message.row_id}"
+        passed, queue = f"{self.namespace}:passed:{number}", f"{self.namespace}:{message.queue_name}"
+        copy = message.copy(options={"redis_message_id": number})
+        self.push_once(keys=[passed, queue, f"{queue}.msgs"], args=[REMEMBERED, number, copy.encode()])
+        self.table.finish(message)
+        self.client.delete(passed)
 
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which Redis does not tell by itself."""

