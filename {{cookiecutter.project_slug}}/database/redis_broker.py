@@ -1,7 +1,7 @@
 """Dramatiq's broker on Redis, behind the outbox."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import dramatiq
@@ -98,13 +98,16 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
         number = f"{message.message_id}:{message.row_id}"
         passed, queue = f"{self.namespace}:passed:{number}", f"{self.namespace}:{message.queue_name}"
         copy = message.copy(options={"redis_message_id": number})
-        self.push_once(keys=[passed, queue, f"{queue}.msgs"], args=[REMEMBERED, number, copy.encode()])
-        self.table.finish(message)
-        self.client.delete(passed)
+        with connection_errors():
+            self.push_once(keys=[passed, queue, f"{queue}.msgs"], args=[REMEMBERED, number, copy.encode()])
+            self.table.finish(message)
+            self.client.delete(passed)
 
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which Redis does not tell by itself."""
-        return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
+        with suppress(redis.RedisError):
+            return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
+        return False
 
     def count_return(self, message: dramatiq.MessageProxy) -> int:
         """Count that a message came back; returns how often it has."""
@@ -112,7 +115,9 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def forget_returns(self, message: dramatiq.MessageProxy) -> None:
         """The message has ended."""
-        self.client.delete(self._returns(message))
+        # If Redis is away, it is counted once too often at the worst.
+        with suppress(redis.RedisError):
+            self.client.delete(self._returns(message))
 
     def _returns(self, message: dramatiq.MessageProxy) -> str:
         return f"{self.namespace}:returns:{message.message_id}"
