@@ -34,6 +34,8 @@ class TableBroker(dramatiq.Broker):
         self.heartbeat = Heartbeat(table)
         self.poll_interval = poll_interval
         self.add_middleware(PoisonGuard(self))
+        # The first of all: to wait there takes nothing of a job's time limit, whose end would else leave it locked.
+        self.middleware.insert(0, self.middleware.pop())
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Store a message, due in `delay` milliseconds, with the current session's transaction if there is one.
@@ -134,14 +136,14 @@ class PoisonGuard(dramatiq.Middleware):
     def __init__(self, broker: TableBroker) -> None:
         self.broker = broker
         self.one_at_a_time = threading.Lock()
-        self.suspect: str | None = None
+        self.running: int | None = None
 
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """Count how often a message came back; refuse to run it once more after too many times."""
         if not self.broker.came_back(message):
             return
         self.one_at_a_time.acquire()
-        self.suspect = message.message_id
+        self.running = threading.get_ident()
         if self.broker.count_return(message) >= self.broker.table.max_deliveries:
             self._give_up(message)
             raise SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
@@ -151,7 +153,11 @@ class PoisonGuard(dramatiq.Middleware):
         options = {**self.broker.get_actor(message.actor_name).options, **message.options}
         if told := options.get("on_retry_exhausted"):
             retries = {"retries": message.options.get("retries", 0), "max_retries": options.get("max_retries")}
-            self.broker.get_actor(told).send(message.asdict(), retries)
+            try:
+                self.broker.get_actor(told).send(message.asdict(), retries)
+            except Exception:
+                # It must not run for that.
+                logger.exception("%s could not be told of message %s.", told, message.message_id)
 
     def after_process_message(
         self,
@@ -166,8 +172,8 @@ class PoisonGuard(dramatiq.Middleware):
 
     def after_skip_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """As well for one that was not run."""
-        if self.suspect == message.message_id:
-            self.suspect = None
+        if self.running == threading.get_ident():
+            self.running = None
             self.one_at_a_time.release()
         self.broker.forget_returns(message)
 
@@ -197,8 +203,7 @@ class DatabaseConsumer(dramatiq.Consumer):
             messages, due = self.table.claim(self.queue_name, self.prefetch - len(self.running))
             self.claimed.extend(messages)
             if not messages:
-                with connection_errors():
-                    self.arrivals.wait(self.timeout if due is None else min(self.timeout, max(0, due)))
+                self.arrivals.wait(self.timeout if due is None else min(self.timeout, max(0, due)))
                 return None
         self.arrivals.expect()
         message = self.claimed.popleft()
@@ -248,12 +253,12 @@ class Arrivals:
         self.errors = engine.dialect.loaded_dbapi.Error
         self.listener: Any = None
         if engine.dialect.name == "postgresql":
-            with connection_errors():
+            with connection_errors(self.errors):
                 connection = engine.raw_connection()
-            self.listener = connection.driver_connection
-            connection.detach()
-            self.listener.autocommit = True
-            self.listener.execute(f"LISTEN {CHANNEL}")
+                self.listener = connection.driver_connection
+                connection.detach()
+                self.listener.autocommit = True
+                self.listener.execute(f"LISTEN {CHANNEL}")
 
     def __enter__(self) -> "Arrivals":
         return self
@@ -271,11 +276,9 @@ class Arrivals:
             time.sleep(min(seconds, self.pause))
             self.pause = min(self.pause * 1.5, self.longest_pause)
             return
-        try:
+        with connection_errors(self.errors):
             for _ in self.listener.notifies(timeout=seconds, stop_after=1):
                 pass
-        except self.errors as error:
-            raise BrokerConnectionError(str(error)) from error
 
     def close(self) -> None:
         """End the connection."""
@@ -289,13 +292,15 @@ class Heartbeat:
     def __init__(self, table: MessageTable) -> None:
         self.table = table
         self.stopped = threading.Event()
+        self.starting = threading.Lock()
         self.thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin, unless it has begun."""
-        if self.thread is None:
-            self.thread = threading.Thread(target=self._beat, name="lease", daemon=True)
-            self.thread.start()
+        with self.starting:
+            if self.thread is None:
+                self.thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+                self.thread.start()
 
     def stop(self) -> None:
         """End the thread."""
@@ -307,5 +312,6 @@ class Heartbeat:
         while not self.stopped.wait(self.table.lease / 3):
             try:
                 self.table.renew()
-            except BrokerConnectionError as error:
-                logger.error("Leases were not renewed, trying again: %s", error)
+            except Exception as error:
+                known = isinstance(error, BrokerConnectionError)
+                logger.error("Leases were not renewed, trying again: %s", error, exc_info=not known)

@@ -11,9 +11,8 @@ import threading
 import time
 import traceback
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -100,9 +99,11 @@ class ClaimedMessage(dramatiq.MessageProxy):
 
 
 def error_of(message: dramatiq.MessageProxy) -> str | None:
-    """The traceback of what went wrong with a message."""
-    error = message._exception
-    return "".join(traceback.format_exception(error, limit=30)) if error else None
+    """The traceback of what went wrong with a message, without characters that a database refuses."""
+    if (error := message._exception) is None:
+        return None
+    lines = "".join(traceback.format_exception(error, limit=30))
+    return lines.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
 
 
 def _after_delivery(deliveries: Any) -> Any:
@@ -214,7 +215,7 @@ class MessageTable:
         self.look_after: dict[str, float] = {}
         self.claiming = threading.Lock()
         self.writing = threading.Lock()
-        self.finished: deque[int] = deque()
+        self.finished: set[int] = set()
 
     @cached_property
     def owner(self) -> str:
@@ -273,7 +274,8 @@ class MessageTable:
             if (due or look.ready) and len(messages) < limit:
                 messages += self._claim(READY, queue, limit - len(messages))
                 self.look_after[queue] = time.monotonic() + LOOK_INTERVAL
-            return messages, look.wait
+            # A message that waits its turn among those that came back makes no noise when it comes.
+            return messages, LOOK_INTERVAL if look.suspect else look.wait
 
     def _claim(self, state: int, queue: str, limit: int) -> list[ClaimedMessage]:
         with self.writing:
@@ -293,17 +295,15 @@ class MessageTable:
         Returns:
             How many of all these were no longer ours, because their leases had ended.
         """
-        self.finished.extend(message.row_id for message in messages)
+        self.finished.update(message.row_id for message in messages)
         # One transaction for all who wait here: SQLite has one writer, and lets the others sleep.
         with self.writing:
-            batch = [self.finished.popleft() for _ in range(len(self.finished))]
-            if not batch:
+            if not (batch := list(self.finished)):
                 return 0
-            try:
-                return len(batch) - self._change(DELETE, batch)
-            except BrokerConnectionError:
-                self.finished.extend(batch)
-                raise
+            lost = len(batch) - self._change(DELETE, batch)
+            # Only now: what could not be deleted is tried again with the next.
+            self.finished.difference_update(batch)
+            return lost
 
     def run_again(self, message: ClaimedMessage, delay: int) -> int:
         """Let a claimed message wait `delay` milliseconds and run again; returns 0 if it was no longer ours."""
@@ -314,9 +314,14 @@ class MessageTable:
         return self._change(SET_ASIDE, [message.row_id], reason=reason)
 
     def give_back(self, row_ids: Iterable[int]) -> None:
-        """Let others have messages that were claimed and not finished."""
+        """Let others have messages that were claimed and not finished, at the latest when their leases end."""
         if row_ids := list(row_ids):
-            self._change(GIVE_BACK, row_ids)
+            try:
+                self._change(GIVE_BACK, row_ids)
+            except BrokerConnectionError as error:
+                # Nobody here has them in hand any more, so their leases must not be renewed.
+                self.held.difference_update(row_ids)
+                logger.warning("Messages come back when their leases end, not now: %s", error)
 
     def renew(self) -> None:
         """Prolong all claims of this process; also one that ran out while nobody else took it."""
@@ -343,10 +348,9 @@ class MessageTable:
 
     def close(self) -> None:
         """Let others have what was not finished in the time that it was given."""
-        try:
-            self.give_back(self.held)
-        except BrokerConnectionError as error:
-            logger.warning("Messages come back when their leases end, not now: %s", error)
+        with suppress(BrokerConnectionError):
+            self.finish()
+        self.give_back(self.held)
         if self.direct.pool is not self.engine.pool:
             self.direct.dispose()
 
@@ -364,11 +368,11 @@ class MessageTable:
 
 
 @contextmanager
-def connection_errors() -> Iterator[None]:
+def connection_errors(driver: type[Exception] = exc.DBAPIError) -> Iterator[None]:
     """A failing database as the error on which Dramatiq's worker tries again; on any other one it gives up."""
     try:
         yield
-    except (exc.DBAPIError, exc.TimeoutError) as error:
+    except (exc.DBAPIError, exc.TimeoutError, driver) as error:
         raise BrokerConnectionError(str(error)) from error
 
 

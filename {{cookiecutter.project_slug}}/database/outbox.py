@@ -16,7 +16,7 @@ from dramatiq.common import q_name
 from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
 
 from database.broker import SHORTEST_PAUSE, Arrivals, TableBroker
-from database.messages import MessageTable
+from database.messages import ClaimedMessage, MessageTable
 
 BATCH = 100
 LONGEST_WAIT = 1.0
@@ -41,23 +41,34 @@ class OutboxBroker(TableBroker):
     def __init__(self, table: MessageTable, **options: Any) -> None:
         super().__init__(table, **options)
         self.relays: dict[str, threading.Thread] = {}
+        self.starting = threading.Lock()
         self.closed = threading.Event()
 
-    def publish(self, message: dramatiq.Message[Any]) -> None:
-        """Hand a message to the server, without storing it."""
-        super(TableBroker, self).enqueue(message)
+    def pass_on(self, message: ClaimedMessage) -> None:
+        """Hand a message to the server, and delete it here. If this ends in between, it is handed over again."""
+        super(TableBroker, self).enqueue(message._message)
+        self.table.finish(message)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """Iterate over the server's messages, and pass on what is stored."""
-        if (name := q_name(queue_name)) not in self.relays:
-            self.heartbeat.start()
-            self.relays[name] = threading.Thread(target=self._relay, args=(name,), name=f"outbox-{name}", daemon=True)
-            self.relays[name].start()
+        name = q_name(queue_name)
+        # Dramatiq consumes a queue, and its queue of delayed messages, from a thread each.
+        with self.starting:
+            if name not in self.relays:
+                self.heartbeat.start()
+                relay = threading.Thread(target=self._relay, args=(name,), name=f"outbox-{name}", daemon=True)
+                self.relays[name] = relay
+                relay.start()
         return super().consume(queue_name, prefetch, timeout)
 
     def set_aside(self, message: dramatiq.MessageProxy, error: str | None) -> None:
-        """Keep a message that failed for good in the database, where it can be looked at and tried again."""
-        self.table.store_dead(message, error)
+        """Keep a message that failed for good in the database, where it can be looked at and tried again.
+
+        Once: this is tried again until the server, too, knows that the message has ended.
+        """
+        if not getattr(message, "set_aside", False):
+            self.table.store_dead(message, error)
+            message.set_aside = True  # type: ignore[attr-defined]
 
     def flush(self, queue_name: str) -> None:
         """Drop a queue's messages, here and on the server."""
@@ -72,10 +83,11 @@ class OutboxBroker(TableBroker):
         """
         deadline = None if timeout is None else time.monotonic() + timeout / 1000
         while True:
-            super().join(queue_name, timeout=timeout, **options)
-            # A job that has to run again is stored before the server forgets it.
+            # What is passed on leaves the table last, and what has to run again is stored before the server forgets it.
             if not self.table.count(queue_name):
-                return
+                super().join(queue_name, timeout=timeout, **options)
+                if not self.table.count(queue_name):
+                    return
             if deadline is not None and time.monotonic() > deadline:
                 raise QueueJoinTimeout(queue_name)
             time.sleep(SHORTEST_PAUSE)
@@ -111,17 +123,17 @@ class OutboxBroker(TableBroker):
     def _pass_on(self, queue: str, arrivals: Arrivals) -> None:
         messages, due = self.table.claim(queue, BATCH)
         if not messages:
+            # What was passed on, when the database could not be told.
+            self.table.finish()
             arrivals.wait(LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
             return
         arrivals.expect()
-        passed_on = 0
         try:
-            for message in messages:
-                self.publish(message._message)
-                passed_on += 1
+            while messages:
+                self.pass_on(messages[0])
+                del messages[0]
         finally:
-            self.table.give_back(message.row_id for message in messages[passed_on:])
-            self.table.finish(*messages[:passed_on])
+            self.table.give_back(message.row_id for message in messages)
 
     # What the server does not show of its messages, in a line for people.
     unseen = ""

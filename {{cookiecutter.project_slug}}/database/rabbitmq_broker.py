@@ -1,7 +1,8 @@
 """Dramatiq's broker on RabbitMQ, behind the outbox."""
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import dramatiq
@@ -11,7 +12,7 @@ from dramatiq.brokers.rabbitmq import _RabbitmqConsumer
 from dramatiq.errors import ConnectionClosed
 
 from database.messages import MessageTable, error_of
-from database.outbox import REMEMBERED, OutboxBroker
+from database.outbox import LONGEST_WAIT, REMEMBERED, OutboxBroker
 from database.rate_limits import DatabaseStorage
 
 # RabbitMQ counts deliveries, also of messages that waited in a worker's memory when it died. So its own limit is out of
@@ -21,6 +22,30 @@ DELIVERY_LIMIT = 100_000
 
 class RabbitmqConsumer(_RabbitmqConsumer):
     """Keeps what failed for good in the database."""
+
+    def __init__(self, *options: Any) -> None:
+        super().__init__(*options)
+        self.thread = threading.current_thread()
+
+    def __next__(self) -> dramatiq.MessageProxy | None:
+        """The next message."""
+        if message := super().__next__():
+            message.channel = self.channel
+        return message
+
+    def ack(self, message: dramatiq.MessageProxy) -> None:
+        """The job is done."""
+        # RabbitMQ numbers the messages of each connection from one: this number may be another message's by now.
+        if message.channel is not self.channel:
+            self.logger.warning("The connection was lost while %s ran; it may run again.", message)
+            return
+        super().ack(message)
+        if threading.current_thread() is not self.thread:
+            # Sent by the consumer's thread. Before that, no other job may start: a kill would repeat them both.
+            sent = threading.Event()
+            with suppress(pika.exceptions.AMQPError):
+                self.connection.add_callback_threadsafe(sent.set)
+                sent.wait(LONGEST_WAIT)
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""

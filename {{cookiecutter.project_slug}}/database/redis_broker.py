@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, cast
 
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from dramatiq.brokers.redis import _RedisConsumer
-from dramatiq.errors import ConnectionClosed
+from dramatiq.errors import ConnectionClosed, DecodeError
 
-from database.messages import MessageTable, error_of
+from database.messages import ClaimedMessage, MessageTable, error_of
 from database.outbox import REMEMBERED, OutboxBroker, ServerMessage
 
 # Of a million commands, so many look for messages of workers that have died. Dramatiq's default of 1,000 brings such
@@ -37,18 +37,44 @@ return removed
 """
 
 
+PUSH_ONCE = """
+if redis.call("set", KEYS[1], "", "NX", "EX", ARGV[1]) then
+    redis.call("hset", KEYS[3], ARGV[2], ARGV[3])
+    redis.call("rpush", KEYS[2], ARGV[2])
+end
+"""
+
+
 class RedisConsumer(_RedisConsumer):
     """Takes every failure of the server for one that passes."""
 
+    def __init__(self, broker: "RedisBroker", *options: Any) -> None:
+        super().__init__(broker, *options)
+        # Messages that the server has handed out, but whose way here was cut off, would wait as long as this process
+        # lives.
+        with connection_errors():
+            key = f"{broker.namespace}:__acks__.{broker.broker_id}.{self.queue_name}"
+            claimed = cast("set[bytes]", broker.client.smembers(key))
+            if stranded := {message_id.decode() for message_id in claimed} - broker.handed_out:
+                broker.do_requeue(self.queue_name, *stranded)
+
     def __next__(self) -> dramatiq.MessageProxy | None:
         """The next message."""
-        with connection_errors():
-            return super().__next__()
+        try:
+            with connection_errors():
+                message = super().__next__()
+        except DecodeError as error:
+            self.logger.error("A message that cannot be read was left on queue %s: %s", self.queue_name, error.error)
+            return None
+        if message:
+            self.broker.handed_out.add(message.options["redis_message_id"])
+        return message
 
     def ack(self, message: dramatiq.MessageProxy) -> None:
         """The job is done."""
         with connection_errors():
             super().ack(message)
+        self.broker.handed_out.discard(message.options["redis_message_id"])
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""
@@ -57,8 +83,10 @@ class RedisConsumer(_RedisConsumer):
 
     def requeue(self, messages: Iterable[dramatiq.MessageProxy]) -> None:
         """Give messages back that were not started."""
+        messages = list(messages)
         with connection_errors():
             super().requeue(messages)
+        self.broker.handed_out.difference_update(message.options["redis_message_id"] for message in messages)
 
 
 class RedisBroker(OutboxBroker, DramatiqRedisBroker):
@@ -74,6 +102,8 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def __init__(self, url: str, table: MessageTable, **options: Any) -> None:
         client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=15, health_check_interval=30)
+        self.push_once = client.register_script(PUSH_ONCE)
+        self.handed_out: set[str] = set()
         super().__init__(
             table,
             client=client,
@@ -82,9 +112,21 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
             **options,
         )
 
+    def pass_on(self, message: ClaimedMessage) -> None:
+        """Hand a message to Redis once, also if its relay ends before it is deleted in the database."""
+        number = f"{message.message_id}:{message.row_id}"
+        passed, queue = f"{self.namespace}:passed:{number}", f"{self.namespace}:{message.queue_name}"
+        copy = message.copy(options={"redis_message_id": number})
+        with connection_errors():
+            self.push_once(keys=[passed, queue, f"{queue}.msgs"], args=[REMEMBERED, number, copy.encode()])
+            self.table.finish(message)
+            self.client.delete(passed)
+
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which Redis does not tell by itself."""
-        return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
+        with suppress(redis.RedisError):
+            return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
+        return False
 
     def count_return(self, message: dramatiq.MessageProxy) -> int:
         """Count that a message came back; returns how often it has."""
@@ -92,7 +134,9 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def forget_returns(self, message: dramatiq.MessageProxy) -> None:
         """The message has ended."""
-        self.client.delete(self._returns(message))
+        # If Redis is away, it is counted once too often at the worst.
+        with suppress(redis.RedisError):
+            self.client.delete(self._returns(message))
 
     def _returns(self, message: dramatiq.MessageProxy) -> str:
         return f"{self.namespace}:returns:{message.message_id}"
