@@ -53,7 +53,7 @@ def measure(places: Places) -> None:
     cpu = {name: (cpu_seconds(worker.pid) - before[name]) / SECONDS for name, worker in workers.items()}
     for _ in range(SENT):
         for name in random.sample(list(found), len(found)):
-            time.sleep(random.uniform(0.3, 1))
+            time.sleep(random.uniform(0.2, 0.8))
             send(name)
     rows = []
     for name, place in found.items():
