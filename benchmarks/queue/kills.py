@@ -60,7 +60,7 @@ def kill_at_random(places: Places, place: Place) -> dict[int, float]:
     """Work until all jobs are done; returns when which process was killed."""
 
     def start() -> subprocess.Popen[str]:
-        return places.start(place, "-m", "benchmarks.queue.actors", "work", LEASE=str(LEASE))
+        return places.start(place, "-m", "benchmarks.queue.actors", "work", environ={"LEASE": str(LEASE)})
 
     killed: dict[int, float] = {}
     workers = [start() for _ in range(WORKERS)]
@@ -77,6 +77,18 @@ def kill_at_random(places: Places, place: Place) -> dict[int, float]:
         killed[victim.pid] = time.time()
         workers[workers.index(victim)] = start()
     return killed
+
+
+def wait_for_the_rest(name: str, place: Place) -> None:
+    """Until all jobs have ended and the queue is empty, or nothing more seems to come."""
+    table = table_of(place)
+    try:
+        wait_until(lambda: all(any(run.ended for run in each) for each in runs(place).values()), "all jobs", 30)
+        wait_until(lambda: table.count("default") == 0, "an empty queue", 30)
+    except TimeoutError as error:
+        print(f"{name}: {error}")
+    # Should anything else be run again, it is so when its lease has ended.
+    time.sleep(2 * LEASE)
 
 
 def judge(place: Place, killed: dict[int, float]) -> Outcome:
@@ -105,14 +117,7 @@ def measure(places: Places) -> None:
             places.send(place, "actors", "work", JOBS)
             start = time.monotonic()
             killed = kill_at_random(places, place)
-            table = table_of(place)
-            try:
-                wait_until(lambda: all(any(run.ended for run in each) for each in runs(place).values()), "all jobs", 30)
-                wait_until(lambda: table.count("default") == 0, "an empty queue", 30)
-            except TimeoutError as error:
-                print(f"{name}: {error}")
-            # Should anything else be run again, it is so when its lease has ended.
-            time.sleep(2 * LEASE)
+            wait_for_the_rest(name, place)
             outcome = judge(place, killed)
             counts = (outcome.lost, outcome.set_aside, outcome.again, *outcome.left.values())
             rows.append([name, str(len(killed)), *map(str, counts), f"{time.monotonic() - start:.0f}"])

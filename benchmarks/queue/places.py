@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ BROKERS = (*DATABASES, "Redis", "RabbitMQ")
 
 
 class RealPostgres(Postgres):  # type: ignore[misc]
-    """PostgreSQL with its own defaults. The tests' one is told not to write to disk, and figures must not gain by it."""
+    """PostgreSQL with its own defaults: the tests' one does not write to disk, and figures must not gain by that."""
 
     def command(self) -> list[str]:
         where = [f"listen_addresses={self.url.split('@')[-1].split(':')[0]}", f"port={self.port}"]
@@ -122,38 +122,43 @@ class Places:
         return self.servers[kind]
 
     def start(
-        self, place: Place, *arguments: str, cwd: Path = TEMPLATE, quiet: bool = False, **environ: str
+        self,
+        place: Place,
+        *arguments: str,
+        cwd: Path = TEMPLATE,
+        quiet: bool = False,
+        environ: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[str]:
         """Start Python in a session of its own, with its messages in `log` unless `quiet`. It is killed in the end."""
-        log = open(os.devnull if quiet else place.folder / "log", "ab")
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env={**self.environment(place), **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if "send" in arguments else log,
-            stderr=log,
-            text=True,
-            start_new_session=True,
-        )
-        log.close()
+        with open(os.devnull if quiet else place.folder / "log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=cwd,
+                env={**self.environment(place), **(environ or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if "send" in arguments else log,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         self.processes.append(process)
         return process
 
     def start_service(
-        self, place: Place, *arguments: str, quiet: bool = False, **environ: str
+        self, place: Place, *arguments: str, quiet: bool = False, environ: Mapping[str, str] | None = None
     ) -> subprocess.Popen[str]:
         """Start one of the generated service's processes, as in production."""
-        return self.start(place, *arguments, cwd=self.project, quiet=quiet, APP_ENV="production", **environ)
+        environ = {"APP_ENV": "production", **(environ or {})}
+        return self.start(place, *arguments, cwd=self.project, quiet=quiet, environ=environ)
 
     def kill_all(self) -> None:
         """End every process that was started."""
         while self.processes:
             kill(self.processes.pop())
 
-    def send(self, place: Place, module: str, actor: str, jobs: int, **environ: str) -> float:
+    def send(self, place: Place, module: str, actor: str, jobs: int, environ: Mapping[str, str] | None = None) -> float:
         """Send jobs from a process of its own; returns how many a second."""
-        process = self.start(place, "-m", f"benchmarks.queue.{module}", "send", actor, str(jobs), **environ)
+        process = self.start(place, "-m", f"benchmarks.queue.{module}", "send", actor, str(jobs), environ=environ)
         output, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, (place.folder / "log").read_text()
         return jobs / float(output)

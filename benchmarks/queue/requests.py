@@ -68,7 +68,8 @@ def measure(places: Places) -> None:
     with closing(sqlite3.connect(place.database.removeprefix("sqlite:///"))) as database:
         database.execute("CREATE TABLE bench_row (id INTEGER PRIMARY KEY, note VARCHAR NOT NULL)")
     port = free_port()
-    places.start_service(place, "-m", "gunicorn", "web:app", PORT=str(port), APP_WEB__WORKERS="3")
+    environ = {"PORT": str(port), "APP_WEB__WORKERS": "3"}
+    places.start_service(place, "-m", "gunicorn", "web:app", environ=environ)
     places.start_service(place, "queues.py")
     wait_until(lambda: is_ready(port), "the service", 30)
     table = table_of(place)

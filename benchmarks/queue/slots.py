@@ -2,11 +2,13 @@
 
 Real: processes that run the scheduler's own loop with its transactions, ledger and messages, SIGKILL at random moments,
 and the database. Not real: the clock. The database's time passes 80 times as fast, so that 1,000 slots a second apart
-take 13 s, and stands still at the last one until all are caught up. `python -m benchmarks.queue.slots` is one scheduler.
+take 13 s, and stands still at the last one until all are caught up.
+`python -m benchmarks.queue.slots` is one scheduler.
 """
 
 import os
 import random
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -49,7 +51,8 @@ def tick(slot: str) -> None:
 def schedule_of(broker: dramatiq.Broker) -> schedule.Schedule:
     """A slot a second, all of which have to run."""
     actor = dramatiq.actor(tick, broker=broker)
-    return schedule.scheduled(timedelta(seconds=1), catch_up="all")(actor) and schedule.SCHEDULES["tick"]
+    schedule.scheduled(timedelta(seconds=1), catch_up="all")(actor)
+    return schedule.SCHEDULES["tick"]
 
 
 def run_scheduler() -> None:
@@ -60,8 +63,8 @@ def run_scheduler() -> None:
     new_session = sessions(engine)
 
     def fast_now(session: Session) -> datetime:
-        passed = (real_now(session) - origin) * SPEED
-        return origin + min(passed, timedelta(seconds=SLOTS))
+        passed = (real_now(session) - origin).total_seconds() * SPEED
+        return origin + timedelta(seconds=min(passed, SLOTS))
 
     @contextmanager
     def transaction() -> Iterator[Session]:
@@ -84,14 +87,17 @@ def run_schedulers(places: Places, place: Place, count: int) -> list[str]:
     with sessions(engine).begin() as session:
         session.add(schedule.KnownSchedule(name="tick", definition=definition, dealt_with=origin))
     environ = {"ORIGIN": str(origin.timestamp())}
-    start = lambda: places.start(place, "-m", "benchmarks.queue.slots", **environ)  # noqa: E731
+
+    def start() -> subprocess.Popen[str]:
+        return places.start(place, "-m", "benchmarks.queue.slots", environ=environ)
+
     schedulers = [start() for _ in range(count)]
     kills = 0
     last = origin + timedelta(seconds=SLOTS)
 
     def all_sent() -> bool:
         with sessions(engine, read_only=True)() as session:
-            return session.scalars(select(schedule.KnownSchedule.dealt_with)).one() == last
+            return bool(session.scalars(select(schedule.KnownSchedule.dealt_with)).one() == last)
 
     while time.time() < origin.timestamp() + SLOTS / SPEED:
         time.sleep(random.uniform(0, PAUSE))
@@ -120,7 +126,8 @@ def measure(places: Places) -> None:
     for database in DATABASES:
         for count in SCHEDULERS:
             if place := places.fresh(database):
-                rows.append([f"{database}, {count} schedulers", *run_schedulers(places, place, count)])
+                row = run_schedulers(places, place, count)
+                rows.append([f"{database}, {count} schedulers", *row])
     header = ["", "kills", "in the ledger", "messages", "missed", "sent twice", "not asked for"]
     show(f"slots: {SLOTS:,} of a second each", header, rows, f"{SLOTS} in the ledger, {SLOTS} messages, and 0")
 

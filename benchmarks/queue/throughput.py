@@ -43,7 +43,18 @@ def huey_command(threads: int) -> list[str]:
 def celery_command(threads: int) -> list[str]:
     """Celery with a pool of threads; what its workers tell each other is left out."""
     quiet = ["--loglevel", "ERROR", "--without-gossip", "--without-mingle"]
-    return ["-m", "celery", "-A", "benchmarks.queue.peers:celery", "worker", "-P", "threads", "-c", str(threads), *quiet]
+    return [
+        "-m",
+        "celery",
+        "-A",
+        "benchmarks.queue.peers:celery",
+        "worker",
+        "-P",
+        "threads",
+        "-c",
+        str(threads),
+        *quiet,
+    ]
 
 
 def rq_command(_threads: int) -> list[str]:
@@ -64,13 +75,13 @@ SUBJECTS = {
 def run(places: Places, place: Place, subject: Subject, threads: int) -> tuple[float, float]:
     """Send all, then process all: how many of each a second."""
     environ = {"STOCK": "1"} if subject.stock else {}
-    sent = places.send(place, *subject.sender, JOBS, **environ)
+    sent = places.send(place, *subject.sender, JOBS, environ)
     if subject.service:
         environ = {"APP_QUEUE__PROCESSES": "1", "APP_QUEUE__THREADS": str(threads)}
-        worker = places.start_service(place, *subject.command(threads), quiet=True, **environ)
+        worker = places.start_service(place, *subject.command(threads), quiet=True, environ=environ)
     else:
         environ["RQ_REDIS_URL"] = place.queue
-        worker = places.start(place, *subject.command(threads), quiet=True, **environ)
+        worker = places.start(place, *subject.command(threads), quiet=True, environ=environ)
     try:
         wait_until(lambda: len(lines(place.record)) == 2 or worker.poll() is not None, "jobs")
     finally:
