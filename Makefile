@@ -3,6 +3,7 @@ PROJECT := {{cookiecutter.project_slug}}
 PYTHON ?= python3
 VENV := .venv
 PROJECT_VENV := .venv-project
+BENCH_VENV := .venv-bench
 RUFF_CHECK = $(VENV)/bin/ruff check --no-cache --extend-exclude pyproject.toml
 
 help: ## Show this list
@@ -23,9 +24,13 @@ format: $(VENV)/ready ## Format the code and mend what can be mended
 	$(RUFF_CHECK) --fix .
 	$(VENV)/bin/ruff format --no-cache .
 
-bench: $(VENV)/ready ## Measure what the README promises
-	$(VENV)/bin/python benchmarks/generation.py
-	$(VENV)/bin/python benchmarks/storage.py
+bench: $(BENCH_VENV)/ready ## Measure what is promised: takes about 20 minutes
+	$(VENV)/bin/python -m benchmarks.generation
+	$(VENV)/bin/python -m benchmarks.storage
+	$(BENCH_VENV)/bin/python -m benchmarks.queue
+
+bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim kills slots requests idle)
+	$(BENCH_VENV)/bin/python -m benchmarks.queue $(ARGS)
 
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
 	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes \
@@ -33,6 +38,8 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	rm -rf build/lock && mkdir -p build && $(VENV)/bin/cookiecutter . --no-input -o build/lock > build/lock.log
 	$(MAKE) -C build/lock/my_service lock
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  --group bench -c '$(PROJECT)/requirements-dev.txt' pyproject.toml -o requirements-bench.txt
 
 $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,8 +52,15 @@ $(PROJECT_VENV)/ready: $(PROJECT)/requirements-dev.txt $(VENV)/ready
 	$(VENV)/bin/uv pip sync -q --require-hashes --python $(PROJECT_VENV)/bin/python '$(PROJECT)/requirements-dev.txt'
 	touch $@
 
+# What the queue is measured beside, together with all that the project needs.
+$(BENCH_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-bench.txt $(VENV)/ready
+	$(VENV)/bin/uv venv -q --allow-existing --python $(PYTHON) $(BENCH_VENV)
+	$(VENV)/bin/uv pip sync -q --require-hashes --python $(BENCH_VENV)/bin/python \
+	  '$(PROJECT)/requirements-dev.txt' requirements-bench.txt
+	touch $@
+
 clean: ## Remove environments, caches and what the demo made; also from the project's folder
-	rm -rf $(VENV) $(PROJECT_VENV) build
+	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format bench bench-queue lock clean
