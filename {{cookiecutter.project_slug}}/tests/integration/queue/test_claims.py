@@ -110,7 +110,7 @@ def test_consumers_never_get_the_same_message(queue: Queue, consume: Consume) ->
     def drain(consumer: DatabaseConsumer) -> list[int]:
         found = []
         while queue.rows():
-            if message := next(consumer):
+            if isinstance(message := next(consumer), ClaimedMessage):
                 found += numbers([message])
                 consumer.ack(message)
         return found
