@@ -295,7 +295,8 @@ class MessageTable:
         Returns:
             How many of all these were no longer ours, because their leases had ended.
         """
-        self.finished.update(message.row_id for message in messages)
+        # One that is not held any more was deleted with another's, after a first try that had failed.
+        self.finished.update(message.row_id for message in messages if message.row_id in self.held)
         # One transaction for all who wait here: SQLite has one writer, and lets the others sleep.
         with self.writing:
             if not (batch := list(self.finished)):
