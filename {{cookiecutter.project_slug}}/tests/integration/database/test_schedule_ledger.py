@@ -74,8 +74,10 @@ class Service:
 
 
 @pytest.fixture
-def service(engine: Engine) -> Service:
-    return Service(engine)
+def service(engine: Engine) -> Iterator[Service]:
+    service = Service(engine)
+    yield service
+    service.broker.close()
 
 
 def test_the_first_sight_of_a_schedule_only_marks_it(service: Service) -> None:

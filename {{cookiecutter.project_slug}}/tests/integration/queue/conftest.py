@@ -106,6 +106,7 @@ def open_queue(backend: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 1 if backend == "rabbitmq" else 0.02)
     monkeypatch.setattr(dramatiq.worker, "POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.02)
     opened: list[Queue] = []
+    before = set(threading.enumerate())
 
     def open_queue(*, lease: float = 30, max_deliveries: int = 3, queue: str | None = None, **options: Any) -> Queue:
         engine = connect(place.database, **options)
@@ -120,7 +121,8 @@ def open_queue(backend: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> I
         queue.stop()
         queue.broker.close()
         queue.engine.dispose()
-    left = [thread.name for thread in threading.enumerate() if thread.name.startswith(("lease", "outbox"))]
+    new = set(threading.enumerate()) - before
+    left = [thread.name for thread in new if thread.name.startswith(("lease", "outbox"))]
     assert not left
 
 

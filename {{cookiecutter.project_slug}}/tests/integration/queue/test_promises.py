@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -94,10 +95,16 @@ def test_a_job_that_fails_for_good_is_set_aside_with_its_traceback(queue: Queue,
     assert row.error.endswith("ValueError: never\n")
 
 
-def test_a_traceback_may_hold_what_a_database_cannot_store(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
-    # Nor can the tests' own reports.
-    caplog.set_level(logging.CRITICAL + 1)
+@pytest.fixture
+def no_logs() -> Iterator[None]:
+    """Keeps what is logged away from the tests' reports."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
+
+@pytest.mark.usefixtures("no_logs")
+def test_a_traceback_may_hold_what_a_database_cannot_store(queue: Queue) -> None:
     def fail() -> None:
         raise ValueError("\0 \ud800")
 
