@@ -374,7 +374,8 @@ def connection_errors(driver: type[Exception] = exc.DBAPIError) -> Iterator[None
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError, driver) as error:
-        raise BrokerConnectionError(str(error)) from error
+        # Without the statement, which says nothing to who has to mend it.
+        raise BrokerConnectionError(str(getattr(error, "orig", None) or error)) from error
 
 
 def _encode(message: dramatiq.Message[Any] | dramatiq.MessageProxy) -> bytes:

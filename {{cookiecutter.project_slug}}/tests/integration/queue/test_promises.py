@@ -288,6 +288,7 @@ def test_a_message_that_is_sent_twice_runs_twice(queue: Queue) -> None:
     queue.broker.join("default", timeout=20_000)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_finishes_its_job_and_gives_back_the_rest(place: Place) -> None:
     place.send("wait", 0)
     place.send("work", 1, 2, 3)
@@ -306,6 +307,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_job_and_gives_back_the_rest(
     assert sorted(place.numbers("start")) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_worker_that_is_killed_run_again_when_its_lease_has_ended(hasty: Place) -> None:
     hasty.send("wait", 0)
     hasty.send("work", 1, 2, 3)
@@ -320,6 +322,7 @@ def test_the_jobs_of_a_worker_that_is_killed_run_again_when_its_lease_has_ended(
     assert sorted(hasty.numbers("start")) == [0, 0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_delayed_job_outlives_all_workers(hasty: Place) -> None:
     hasty.send("work", 1, delay=500)
     sent_at = time.monotonic()
@@ -334,6 +337,7 @@ def test_a_delayed_job_outlives_all_workers(hasty: Place) -> None:
     assert start.at - sent_at >= 0.4
 
 
+@pytest.mark.slow
 def test_a_long_job_runs_once_while_others_look_for_work(open_queue: OpenQueue) -> None:
     starts = []
     lease = 0.5
@@ -355,6 +359,7 @@ def test_a_long_job_runs_once_while_others_look_for_work(open_queue: OpenQueue) 
 
 # Whether RabbitMQ has a message cannot be asked. A kill between handing one over and deleting it in the database
 # repeats it, be it running or not.
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_set_aside_and_takes_no_other_with_it(
     backend: str, hasty: Place, queue: Queue
 ) -> None:
