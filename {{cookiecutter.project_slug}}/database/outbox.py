@@ -44,10 +44,15 @@ class OutboxBroker(TableBroker):
         self.starting = threading.Lock()
         self.closed = threading.Event()
 
-    def pass_on(self, message: ClaimedMessage) -> None:
-        """Hand a message to the server, and delete it here. If this ends in between, it is handed over again."""
-        super(TableBroker, self).enqueue(message._message)
-        self.table.finish(message)
+    def pass_on(self, messages: list[ClaimedMessage]) -> None:
+        """Hand messages to the server, delete them here, and take them out of the list.
+
+        One by one: if this ends between the two, no more than one of them is handed over again.
+        """
+        while messages:
+            super(TableBroker, self).enqueue(messages[0]._message)
+            self.table.finish(messages[0])
+            del messages[0]
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> dramatiq.Consumer:
         """Iterate over the server's messages, and pass on what is stored."""
@@ -129,9 +134,7 @@ class OutboxBroker(TableBroker):
             return
         arrivals.expect()
         try:
-            while messages:
-                self.pass_on(messages[0])
-                del messages[0]
+            self.pass_on(messages)
         finally:
             self.table.give_back(message.row_id for message in messages)
 

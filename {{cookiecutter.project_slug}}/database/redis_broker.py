@@ -112,15 +112,19 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
             **options,
         )
 
-    def pass_on(self, message: ClaimedMessage) -> None:
-        """Hand a message to Redis once, also if its relay ends before it is deleted in the database."""
-        number = f"{message.message_id}:{message.row_id}"
-        passed, queue = f"{self.namespace}:passed:{number}", f"{self.namespace}:{message.queue_name}"
-        copy = message.copy(options={"redis_message_id": number})
-        with connection_errors():
-            self.push_once(keys=[passed, queue, f"{queue}.msgs"], args=[REMEMBERED, number, copy.encode()])
-            self.table.finish(message)
-            self.client.delete(passed)
+    def pass_on(self, messages: list[ClaimedMessage]) -> None:
+        """Hand messages to Redis, each once, also if this ends before they are deleted in the database."""
+        marks = []
+        with connection_errors(), self.client.pipeline(transaction=False) as pipe:
+            for message in messages:
+                number, queue = f"{message.message_id}:{message.row_id}", self._key(message.queue_name)
+                marks.append(self._key(f"passed:{number}"))
+                body = message.copy(options={"redis_message_id": number}).encode()
+                self.push_once([marks[-1], queue, f"{queue}.msgs"], [REMEMBERED, number, body], client=pipe)
+            pipe.execute()
+            self.table.finish(*messages)
+            messages.clear()
+            self.client.delete(*marks)
 
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which Redis does not tell by itself."""
