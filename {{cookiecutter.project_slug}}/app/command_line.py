@@ -20,6 +20,12 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
 
 
+class WrongInput(click.ClickException):
+    """The command is about something that is not there, or cannot be read."""
+
+    exit_code = 2
+
+
 class ServiceGroup(AppGroup):
     """Turns failures of the database or the broker's server into lines for people."""
 

@@ -62,10 +62,12 @@ class AppContext(dramatiq.Middleware):
             logger.info("job done", **took)
         else:
             logger.warning("job failed", error=type(exception).__name__, **took)
+        structlog.contextvars.clear_contextvars()
 
     def after_skip_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
         """Say that it did not run: it was too old, or took its workers down."""
         logger.warning("job skipped")
+        structlog.contextvars.clear_contextvars()
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
         """Wrap the actor's own function, whatever an earlier app has wrapped around it."""

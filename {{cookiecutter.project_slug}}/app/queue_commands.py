@@ -9,18 +9,12 @@ import click
 import dramatiq
 import svcs
 
-from app.command_line import ServiceGroup, as_json, print_json, print_table, printable, relative
+from app.command_line import ServiceGroup, WrongInput, as_json, print_json, print_table, printable, relative
 from database import queue_admin
 from database.broker import TableBroker
 from database.queue_admin import STATES, QueuedMessage
 
 SHORT_ID = 8
-
-
-class WrongInput(click.ClickException):
-    """The command is about something that is not there."""
-
-    exit_code = 2
 
 
 @click.group(cls=ServiceGroup)

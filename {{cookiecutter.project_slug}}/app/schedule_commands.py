@@ -10,7 +10,7 @@ import svcs
 from flask import current_app
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.command_line import ServiceGroup, as_json, print_json, print_table
@@ -20,6 +20,9 @@ from database import utc_now
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
 
 AT_ONCE = 100
+UNDONE = ("failed", "skipped")
+OUTCOMES = ("sent", "done", *UNDONE)
+LONGEST_PAUSE = 2.0
 
 
 class Name(click.ParamType[Schedule]):
@@ -99,14 +102,15 @@ def history(known: Schedule | None, limit: int, as_json: bool) -> None:
 @click.option("--at", type=Time(), help="For this time, whether it is a slot or not. [default: now]")
 @click.option("--from", "first", type=Time(), help="For all slots from this time on …")
 @click.option("--to", "last", type=Time(), help="… up to this one, included. [default: now]")
-@click.option("--again", is_flag=True, help="Also for slots that are done.")
+@click.option("--again", is_flag=True, help="Also for slots that are done, or whose jobs wait.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the jobs have ended.")
 def run(
     known: Schedule, at: datetime | None, first: datetime | None, last: datetime | None, again: bool, no_wait: bool
 ) -> None:
     """Send the job of NAME now, for another time, or for all slots of a period, and wait until it has ended.
 
-    Times without a zone are read in the time zone of the schedule. Slots that are in the ledger already are left out.
+    Times without a zone are read in the time zone of the schedule. Slots that are done or wait are left out; those that
+    have failed, or were skipped, are sent again.
     """
     if at and (first or last):
         raise click.UsageError("--at is for one time, --from and --to for many: use one or the other")
@@ -120,7 +124,7 @@ def run(
         slots = [_in_zone(at, known) if at else now.replace(microsecond=0)]
     sent = _send(known, slots, again)
     left_out = len(slots) - len(sent)
-    note = f", {left_out} are in the ledger already (--again sends them again)" if left_out else ""
+    note = f", {left_out} are done or wait already (--again sends them again)" if left_out else ""
     click.echo(f"{known.name}: {len(sent)} sent{note}", err=True)
     if sent and not no_wait and (failed := _wait(known, sent)):
         raise click.ClickException(f"{failed} of {len(sent)} failed; see: python main.py schedule history {known.name}")
@@ -131,32 +135,32 @@ def _in_zone(time: datetime, known: Schedule) -> datetime:
 
 
 def _send(known: Schedule, slots: list[datetime], again: bool) -> list[datetime]:
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
     sent = []
     with _progress() as progress:
         for start in progress.track(range(0, len(slots), AT_ONCE), description="sending"):
-            with transaction(app) as session:
+            with transaction(current_app) as session:
                 some = slots[start : start + AT_ONCE]
-                sent += [slot for slot in some if send_slot(known, session, slot, again=again)]
+                sent += [slot for slot in some if send_slot(known, session, slot, again=OUTCOMES if again else UNDONE)]
     return sent
 
 
 def _wait(known: Schedule, slots: list[datetime]) -> int:
     """Wait until the jobs of all these slots have ended; returns how many have failed for now."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]
     period = ScheduleSlot.slot.between(slots[0], slots[-1])
-    query = select(ScheduleSlot.slot, ScheduleSlot.outcome).where(ScheduleSlot.schedule == known.name, period)
-    wanted = set(slots)
+    counts = select(ScheduleSlot.outcome, func.count()).where(ScheduleSlot.schedule == known.name, period)
+    pause = 0.1
     try:
         with _progress() as progress:
             bar = progress.add_task("running", total=len(slots))
             while True:
-                with transaction(app) as session:
-                    outcomes = Counter(outcome for slot, outcome in session.execute(query) if slot in wanted)
+                with current_app.app_context():
+                    found = svcs.flask.get(Session).execute(counts.group_by(ScheduleSlot.outcome)).all()
+                outcomes = Counter({row[0]: row[1] for row in found})
                 progress.update(bar, completed=len(slots) - outcomes["sent"])
                 if not outcomes["sent"]:
                     return outcomes["failed"]
-                time.sleep(0.2)
+                time.sleep(pause)
+                pause = min(pause * 1.2, LONGEST_PAUSE)
     except KeyboardInterrupt:
         raise click.ClickException("no longer waiting; the jobs stay in the queue") from None
 

@@ -16,7 +16,7 @@ from app import files
 from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
-from database.broker import TableBroker
+from database.broker import PoisonGuard, TableBroker
 from database.broker_url import open_broker
 from database.messages import MessageTable
 from database.schedule import SlotOutcomes
@@ -41,7 +41,7 @@ def register(app: Flask, settings: Settings) -> None:
     writing, reading = sessions(engine), sessions(engine, read_only=True)
 
     def open_session() -> Iterator[Session]:
-        reads = has_request_context() and request.method in SAFE_METHODS
+        reads = request.method in SAFE_METHODS if has_request_context() else not g.get("in_transaction", False)
         with (reading if reads else writing)() as session:
             g.session = session
             yield session
@@ -81,16 +81,17 @@ def require_migrated(app: Flask) -> None:
 def transaction(app: Flask) -> Iterator[Session]:
     """An app context whose session is committed at the end, or rolled back by an exception."""
     with app.app_context():
+        g.in_transaction = True
         session = svcs.flask.get(Session)
         yield session
         session.commit()
 
 
 def current_session() -> Session | None:
-    """The session that the running request, job or transaction will commit."""
-    if has_request_context():
+    """The session that the running request, job or transaction will commit; elsewhere, sessions only read."""
+    if has_request_context() or (has_app_context() and g.get("in_transaction", False)):
         return svcs.flask.get(Session)
-    return g.get("session") if has_app_context() else None
+    return None
 
 
 def _engine(settings: Settings) -> Engine:
@@ -115,8 +116,9 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> TableBroker:
         broker = open_broker(queue.url, table, poll_interval=queue.poll_interval)
     except ValueError as error:
         raise settings.wrong("queue.url", queue.url, error) from None
-    broker.add_middleware(SlotOutcomes(engine))
-    broker.add_middleware(AppContext(app, transaction))
+    # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
+    broker.add_middleware(SlotOutcomes(engine), before=PoisonGuard)
+    broker.add_middleware(AppContext(app, transaction), before=SlotOutcomes)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
     for actor in previous.actors.values() if previous else ():

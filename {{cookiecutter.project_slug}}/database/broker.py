@@ -15,6 +15,8 @@ from sqlalchemy import Engine
 from database.messages import CHANNEL, ClaimedMessage, MessageTable, connection_errors, error_of
 
 SHORTEST_PAUSE = 0.01
+# A message that came back while another such one runs is tried again after so many milliseconds.
+PUT_OFF = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +64,11 @@ class TableBroker(dramatiq.Broker):
 
     def forget_returns(self, message: Any) -> None:
         """The message has ended."""
+
+    def put_off(self, message: Any) -> None:
+        """Store a message again, to come back a little later."""
+        message.put_off = True
+        self.table.store(message.copy(options={"came_back": True}), PUT_OFF)
 
     def check(self) -> None:
         """Raise if the queue cannot be reached."""
@@ -142,7 +149,10 @@ class PoisonGuard(dramatiq.Middleware):
         """Count how often a message came back; refuse to run it once more after too many times."""
         if not self.broker.came_back(message):
             return
-        self.one_at_a_time.acquire()
+        # Who had to wait here would hold up others that did not come back.
+        if not self.one_at_a_time.acquire(blocking=False):
+            self.broker.put_off(message)
+            raise SkipMessage("it came back, and waits until another such message has ended")
         self.running = threading.get_ident()
         if self.broker.count_return(message) >= self.broker.table.max_deliveries:
             self._give_up(message)
@@ -175,7 +185,8 @@ class PoisonGuard(dramatiq.Middleware):
         if self.running == threading.get_ident():
             self.running = None
             self.one_at_a_time.release()
-        self.broker.forget_returns(message)
+        if not getattr(message, "put_off", False):
+            self.broker.forget_returns(message)
 
 
 class DatabaseConsumer(dramatiq.Consumer):

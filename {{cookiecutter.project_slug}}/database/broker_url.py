@@ -31,4 +31,7 @@ def open_broker(url: str, table: MessageTable, *, poll_interval: float) -> Table
             return RabbitmqBroker(url, table, poll_interval=poll_interval)
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; run `make lock EXTRAS={extra} && make setup`") from None
+    except ValueError:
+        # What the libraries say may hold parts of a password.
+        pass
     raise ValueError("expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/")

@@ -101,6 +101,13 @@ def single_statements(engine: Engine) -> Engine:
     """
     if engine.dialect.name == "sqlite":
         return engine.execution_options(single_statements=True)
-    options = f"{engine.url.query.get('options', '')} -c synchronous_commit=off"
-    session = {"connect_timeout": 10, "options": options}
-    return create_engine(engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args=session)
+    direct = create_engine(
+        engine.url, isolation_level="AUTOCOMMIT", hide_parameters=True, connect_args={"connect_timeout": 10}
+    )
+    event.listen(direct, "connect", _do_not_wait_for_disk)
+    return direct
+
+
+def _do_not_wait_for_disk(connection: Any, _record: object) -> None:
+    connection.autocommit = True
+    connection.execute("SET synchronous_commit TO OFF")

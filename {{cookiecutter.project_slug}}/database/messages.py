@@ -238,7 +238,8 @@ class MessageTable:
 
     def store_dead(self, message: dramatiq.MessageProxy, reason: str | None) -> None:
         """Store a message that has failed for good somewhere else."""
-        self._count(STORE_DEAD, **self._row(message), reason=reason)
+        with connection_errors(), self.engine.begin() as connection:
+            connection.execute(STORE_DEAD, {**self._row(message), "reason": reason})
 
     def _row(self, message: dramatiq.Message[Any] | dramatiq.MessageProxy) -> dict[str, Any]:
         return {
@@ -266,13 +267,17 @@ class MessageTable:
             (look,) = self._rows(LOOK, of_queue=queue)
             due = look.wait is not None and look.wait <= 0
             if due:
+                # First of all those of this process, whose leases may have run out while the database was locked.
+                self.renew()
                 self._count(MAKE_READY, of_queue=queue)
-            messages = []
             if (due or look.suspect) and self.suspect not in self.held:
                 messages = self._claim(SUSPECT, queue, 1)
                 self.suspect = messages[0].row_id if messages else None
-            if (due or look.ready) and len(messages) < limit:
-                messages += self._claim(READY, queue, limit - len(messages))
+                if messages:
+                    return messages, None
+            messages = []
+            if due or look.ready:
+                messages = self._claim(READY, queue, limit)
                 self.look_after[queue] = time.monotonic() + LOOK_INTERVAL
             # A message that waits its turn among those that came back makes no noise when it comes.
             return messages, LOOK_INTERVAL if look.suspect else look.wait

@@ -114,7 +114,7 @@ class OutboxBroker(TableBroker):
                         failures = 0
             except Exception as error:
                 failures += 1
-                pause = min(2.0**failures, LONGEST_RETRY_PAUSE)
+                pause = min(2.0 ** min(failures, 5), LONGEST_RETRY_PAUSE)
                 known = isinstance(error, BrokerConnectionError)
                 logger.error(
                     "Queue %s: jobs wait in the database, next try in %.0f s: %s",

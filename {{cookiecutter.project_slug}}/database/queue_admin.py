@@ -225,7 +225,10 @@ def _on_server(
         return
     for payload, worker, until in (found for queue in queues for found in broker.look(queue, limit)):
         if containing.encode() in payload:
-            message: dramatiq.Message[Any] = dramatiq.Message.decode(payload)
+            try:
+                message: dramatiq.Message[Any] = dramatiq.Message.decode(payload)
+            except DecodeError:
+                continue  # The workers' log tells of it.
             tried = message.options.get("requeue_timestamp", message.message_timestamp) / 1000
             yield _shown(message, "running" if worker else "waiting", until or tried, int(bool(worker)), worker)
 

@@ -70,7 +70,7 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
 
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which RabbitMQ tells."""
-        return bool(message.redelivered)
+        return bool(message.redelivered or message.options.get("came_back"))
 
     def count_return(self, message: dramatiq.MessageProxy) -> int:
         """Count that a message came back; returns how often it has."""
@@ -78,7 +78,7 @@ class RabbitmqBroker(OutboxBroker, DramatiqRabbitmqBroker):
 
     def forget_returns(self, message: dramatiq.MessageProxy) -> None:
         """The message has ended."""
-        if message.redelivered:
+        if self.came_back(message):
             self.returns.clear(f"returns:{message.message_id}")
 
     def join(self, queue_name: str, **options: Any) -> None:  # type: ignore[override]

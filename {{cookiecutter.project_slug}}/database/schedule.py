@@ -201,16 +201,17 @@ def send_due(schedule: Schedule, session: Session, now: datetime, *, enabled: bo
 
 
 def send_slot(
-    schedule: Schedule, session: Session, slot: datetime, *, enabled: bool = True, again: bool = False
+    schedule: Schedule, session: Session, slot: datetime, *, enabled: bool = True, again: Collection[str] = ()
 ) -> bool:
-    """Send the job of one slot, unless that was done before; `again` sends it even so."""
+    """Send the job of one slot, unless it is in the ledger already with an outcome that is none of `again`."""
     message = schedule.message(slot)
     outcome = "sent" if enabled else "skipped"
     row = ScheduleSlot(schedule=schedule.name, slot=slot, outcome=outcome, message_id=message.message_id)
-    if again:
-        session.merge(row)
-    elif not insert_new(session, row):
-        return False
+    if not insert_new(session, row):
+        known = session.get_one(ScheduleSlot, (schedule.name, slot), with_for_update=True)
+        if known.outcome not in again:
+            return False
+        known.outcome, known.message_id, known.sent, known.finished = outcome, message.message_id, utc_now(), None
     if enabled:
         delay = round(random.uniform(0, schedule.jitter.total_seconds()) * 1000)  # noqa: S311  (no secret)
         schedule.actor.broker.enqueue(message, delay=delay or None)
@@ -277,7 +278,7 @@ def run(
             failures = 0
         except OperationalError as error:
             failures += 1
-            pause = min(2.0**failures, LONGEST_PAUSE)
+            pause = min(2.0 ** min(failures, 5), LONGEST_PAUSE)
             logger.error("No jobs could be sent, next try in %.0f s: %s", pause, error.orig)
         stop.wait(pause)
 

@@ -4,6 +4,7 @@ import sys
 
 import click
 import svcs
+from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy.orm import Session
 
@@ -11,14 +12,10 @@ from app.accounts.models import find_user
 from app.blog.csv_files import UnusableFile
 from app.blog.forms import check_rows
 from app.blog.models import insert_posts
+from app.command_line import WrongInput
+from app.services import transaction
 
 posts = AppGroup("posts", help="The posts of the blog.")
-
-
-class WrongInput(click.ClickException):
-    """What the command was given is not there, or cannot be read."""
-
-    exit_code = 2
 
 
 @posts.command("import")
@@ -54,6 +51,6 @@ def import_file(file: str, author: str) -> None:
         click.echo(line, err=True)
     if errors:
         raise click.ClickException(f"nothing is imported, errors: {len(errors)}")
-    insert_posts(user.id, rows)
-    session.commit()
+    with transaction(current_app):
+        insert_posts(user.id, rows)
     click.echo(f"posts imported: {len(rows)}")

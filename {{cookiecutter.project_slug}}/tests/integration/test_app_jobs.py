@@ -7,8 +7,10 @@ from typing import Any
 import dramatiq
 import pytest
 import structlog
+import svcs
 from flask import Flask, current_app
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from app.accounts import User
 from app.extensions import csrf
@@ -206,3 +208,26 @@ def test_jobs_are_accepted_while_their_server_is_down(make_app: Callable[..., Fl
     assert answer.status_code == 503
     assert answer.json["checks"]["queue"] == "failed: ConnectionError"
     assert "hunter2" not in answer.text
+
+
+def test_a_command_that_reads_and_then_sends_has_sent(app: Flask, declare: Declare, work: Work) -> None:
+    seen: list[int] = []
+    actor = declare(seen.append)
+    with app.app_context():
+        svcs.flask.get(Session).execute(select(User.id)).all()
+        actor.send(1)
+    assert work() == 0
+    assert seen == [1]
+
+
+def test_the_lines_of_a_job_that_is_skipped_are_its_own(
+    app: Flask, declare: Declare, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "app.job")
+    declare(succeed).send()
+    too_old = declare(fail).send_with_options(max_age=1, delay=20)
+    assert work() == 1
+    lines: list[Any] = [record.msg for record in caplog.records if record.name == "app.job"]
+    assert [(line["job"], line["message_id"]) for line in lines if line["event"] == "job skipped"] == [
+        ("fail", too_old.message_id)
+    ]

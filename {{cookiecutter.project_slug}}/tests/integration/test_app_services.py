@@ -35,6 +35,12 @@ from config import ConfigError
             "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/",
         ),
         (
+            "QUEUE_URL",
+            "redis://user:hunter2/x@queue:6379/0",
+            "config/queue.yaml: queue.url: found 'redis://user:***@queue:6379/0': "
+            "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/",
+        ),
+        (
             "APP_APP__SECRET_KEY",
             "",
             "environment variable APP_APP__SECRET_KEY: app.secret_key: SECRET_KEY is not set; "

@@ -88,7 +88,7 @@ def test_a_period_is_filled_without_the_slots_that_are_done(invoke: Invoke, seen
     invoke("run", "report", "--at", "2026-03-29T03:00")
     result = invoke("run", "report", "--from", "2026-03-28", "--to", "2026-03-30T03:00")
     assert result.exit_code == 0
-    assert "2 sent, 1 are in the ledger already" in result.stderr
+    assert "2 sent, 1 are done or wait already" in result.stderr
     assert sorted(seen) == [f"2026-03-{day}:00:00+00:00" for day in ("28T02", "29T01", "30T01")]
     invoke("run", "report", "--from", "2026-03-28", "--to", "2026-03-30T03:00", "--again")
     assert len(seen) == 6

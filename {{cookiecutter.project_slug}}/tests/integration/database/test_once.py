@@ -3,10 +3,13 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from sqlalchemy import Engine, update
+from sqlalchemy.exc import IntegrityError
 
 from database import sessions, utc_now
 from database.once import REMEMBERED, DoneOnce, forget_old, once
+from database.rate_limits import RateLimit
 
 
 def test_a_key_is_new_once(engine: Engine) -> None:
@@ -45,3 +48,10 @@ def test_old_keys_are_forgotten(engine: Engine) -> None:
     with sessions(engine).begin() as session:
         assert forget_old(session) == 1
         assert [once(key, session) for key in ("old", "new")] == [True, False]
+
+
+def test_an_error_of_somebody_else_is_not_taken_for_a_known_key(engine: Engine) -> None:
+    with sessions(engine)() as session:
+        session.add(RateLimit(key="a", hits=None, expires=0))
+        with pytest.raises(IntegrityError):
+            once("welcome 1", session)

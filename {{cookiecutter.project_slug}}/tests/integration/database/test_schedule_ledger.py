@@ -58,6 +58,10 @@ class Service:
         messages = [dramatiq.Message[None].decode(payload) for payload in payloads]
         return [(message.actor_name, message.args[0]) for message in messages]
 
+    def message_ids(self) -> list[str]:
+        with self.sessions() as session:
+            return list(session.scalars(select(QueueMessage.message_id).order_by(QueueMessage.id)))
+
     def ledger(self) -> list[ScheduleSlot]:
         with self.sessions() as session:
             return list(session.scalars(select(ScheduleSlot).order_by(ScheduleSlot.slot)))
@@ -224,6 +228,27 @@ def test_the_loop_waits_longer_and_longer_for_a_database_that_is_down(
     assert len(lines) == 6
 
 
+def test_the_loop_outlives_any_number_of_failures(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "SCHEDULES", {"one": service.hourly("one")})
+    pauses: list[float | None] = []
+    stop = threading.Event()
+
+    @contextmanager
+    def transaction() -> Iterator[Session]:
+        raise OperationalError("BEGIN", None, Exception("away all night"))
+        yield
+
+    def pause(timeout: float | None = None) -> bool:
+        pauses.append(timeout)
+        if len(pauses) == 2000:
+            stop.set()
+        return False
+
+    monkeypatch.setattr(stop, "wait", pause)
+    run(transaction, stop)
+    assert pauses[-1] == 30
+
+
 def test_the_ledger_tells_how_the_job_of_a_slot_has_ended(service: Service) -> None:
     outcomes = []
 
@@ -300,11 +325,12 @@ def test_jobs_start_at_random_moments_within_the_jitter(service: Service) -> Non
 
 def test_a_slot_is_sent_again_only_if_that_is_asked_for(service: Service) -> None:
     hourly = service.hourly()
-    for again in (False, False, True):
+    for again in ((), ("failed",), ("sent",)):
         with service.transaction() as session:
             send_slot(hourly, session, NOON, again=again)
     assert len(service.sent()) == 2
     assert service.outcomes() == ["sent"]
+    assert service.ledger()[0].message_id == service.message_ids()[1]
 
 
 def test_old_slots_and_schedules_that_are_gone_are_forgotten(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,3 +344,34 @@ def test_two_queues_are_apart(queue: Queue, consume: Consume) -> None:
 
 def test_a_table_is_this_process_for_others_to_find(queue: Queue) -> None:
     assert MessageTable(queue.engine).owner != queue.table.owner
+
+
+def test_a_process_does_not_claim_again_what_it_runs(queue: Queue, consume: Consume) -> None:
+    send(queue, 1)
+    consumer = consume(prefetch=2, of=queue)
+    running = claim(consumer)
+    queue.move_clock(LEASE + 1)
+    assert next(consumer) is None
+    consumer.ack(running)
+    assert queue.rows() == []
+
+
+def test_a_claim_that_fails_half_way_keeps_nothing(
+    queue: Queue, consume: Consume, open_queue: OpenQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(queue, 1)
+    claim(consume())
+    send(queue, 2)
+    queue.move_clock(LEASE + 1)
+    table = queue.broker.table
+    found = table._claim
+
+    def fail_second(state: int, *arguments: object) -> list[ClaimedMessage]:
+        if state == READY:
+            raise BrokerConnectionError("the server is restarting")
+        return found(state, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(table, "_claim", fail_second)
+    messages, _ = table.claim("default", 2)
+    assert {message.row_id for message in messages} == table.held
+    assert numbers(messages) == [1]

@@ -336,6 +336,7 @@ def test_a_running_job_outlives_a_purge_also_if_it_fails_or_its_worker_dies(brok
     assert broker.table.finish(done) == 0
     assert broker.table.set_aside(failed, ERROR) == 1
     change(broker, dead.message_id, due=QueueMessage.due - 60)
+    broker.table.held.clear()  # As in another process.
     assert claim(broker)[0].message_id == dead.message_id
 
 
