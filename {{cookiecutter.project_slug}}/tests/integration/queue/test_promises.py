@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -318,8 +319,11 @@ def test_the_jobs_of_a_worker_that_is_killed_run_again_when_its_lease_has_ended(
         hasty.release()
         workers.start()
         eventually(lambda: set(hasty.numbers("end")) == {0, 1, 2, 3})
-    # Of those that only waited in the worker's memory, none has run twice.
-    assert sorted(hasty.numbers("start")) == [0, 0, 1, 2, 3]
+    repeated = Counter(hasty.numbers("start")) - Counter(range(4))
+    assert repeated[0] == 1
+    # RabbitMQ may have been given some twice that were on their way when the worker was killed.
+    if not hasty.queue.startswith("amqp"):
+        assert repeated.total() == 1
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 import dramatiq
 import pytest
 from click.testing import Result
+from dramatiq.brokers.redis import RedisBroker as DramatiqRedisBroker
 from flask import Flask
 
 from database import connect
@@ -144,7 +145,7 @@ class TestRedis:
         assert isinstance(broker, RedisBroker)
         ids = [send(1), send(2)]
         for message in broker.table.claim("default", 2)[0]:
-            broker.publish(message._message)
+            DramatiqRedisBroker.enqueue(broker, message._message)
             broker.table.finish(message)
         broker.do_fetch("default", 2)
         assert states(output) == dict.fromkeys(ids, "running")
@@ -190,7 +191,7 @@ class TestRedis:
         ids = []
         for number in range(1200):
             message = dramatiq.Message[None]("default", "job", (number,), {}, {})
-            broker.publish(message)
+            DramatiqRedisBroker.enqueue(broker, message)
             ids.append(message.message_id)
         assert output("show", ids[1100]).startswith(f"id         {ids[1100]}")
         assert output("purge", "--yes") == "jobs dropped: 1200\n"
