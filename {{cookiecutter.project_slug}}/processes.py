@@ -6,7 +6,10 @@ import os
 import shlex
 import signal
 import socket
+import subprocess
 import sys
+import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
@@ -23,6 +26,8 @@ PROCESSES = {"web": "-m gunicorn web:app", "queue": "queues.py", "scheduler": "s
 # What starts again by itself when code changes; gunicorn has a setting for that, web.reload.
 RELOADED = ("queue", "scheduler")
 CODE = ("app", "config", "database", "storage")
+# Seconds until one that has ended by itself, by a mistake or by a kill, starts again.
+RESTART = 5
 
 
 class Leaders(ProcessManager):
@@ -59,28 +64,47 @@ def run_together(settings: Settings) -> int:
     # What was relative to the caller's folder is not relative to the project's.
     environ = {**os.environ, "APP_DIR": str(settings.app_dir.path), "PYTHONUNBUFFERED": "1"}
     for name, arguments in PROCESSES.items():
-        command = f"{shlex.quote(sys.executable)} {arguments}"
         if settings.web.reload and name in RELOADED and find_spec("watchfiles"):
-            command = reloading(command, patience=manager.KILL_WAIT)
+            arguments = f"processes.py {arguments} {manager.KILL_WAIT}"
         # honcho hands this to a shell: nothing in it comes from outside.
-        together.add_process(name, f"exec {command}", env=environ, cwd=str(ROOT))
+        command = f"exec {shlex.quote(sys.executable)} {arguments}"
+        together.add_process(name, command, env=environ, cwd=str(ROOT))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     together.loop()
     # Ctrl-C is how this is meant to end.
     return 0 if together.returncode == 130 else together.returncode or 0
 
 
-def reloading(command: str, patience: float) -> str:
-    """The command that runs `command` and, when code changes, ends it and runs it again.
+def run_and_reload(script: str, patience: float) -> None:
+    """Run a script of this folder, again when code changes, and again when it has ended by itself.
 
     Args:
-        command: what to run.
+        script: its file name.
         patience: seconds that it gets to end.
     """
-    watch = ["-m", "watchfiles", "--filter", "python", "--verbosity", "warning", "--sigint-timeout", str(int(patience))]
-    return shlex.join(
-        [sys.executable, *watch, command, *(f"{ROOT / name}" for name in CODE), *map(str, ROOT.glob("*.py"))]
-    )
+    from watchfiles import PythonFilter, watch
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watched = [*(ROOT / folder for folder in CODE), *ROOT.glob("*.py")]
+    while not stop.is_set():
+        process = subprocess.Popen([sys.executable, str(ROOT / script)])  # noqa: S603  (fixed arguments)
+        ended = None
+        for changes in watch(
+            *watched, watch_filter=PythonFilter(), stop_event=stop, rust_timeout=500, yield_on_timeout=True
+        ):
+            if process.poll() is not None and ended is None:
+                ended = time.monotonic()
+                ended_with = f"ended with exit code {process.returncode}"
+                sys.stderr.write(f"{ended_with}; starts again in {RESTART} s, or when code changes\n")
+            if changes or (ended and time.monotonic() - ended > RESTART):
+                break
+        process.terminate()
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def require_free_port(web: Web) -> None:
@@ -94,3 +118,7 @@ def require_free_port(web: Web) -> None:
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
             where = f"{web.host}:{web.port}"
             sys.exit(f"web: {where} {reason}; set another one, for example PORT={web.port + 1}")
+
+
+if __name__ == "__main__":
+    run_and_reload(sys.argv[1], float(sys.argv[2]))

@@ -1,6 +1,10 @@
 """Runs the queue's workers: `python queues.py`, or `dramatiq queues` with Dramatiq's own options."""
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import dramatiq
@@ -16,11 +20,22 @@ with exit_on_problems():
 broker = dramatiq.get_broker()
 
 
+def end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Stop as soon as the process is gone that would tell us to: nobody else could, nor would anybody see our log."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if parent := multiprocessing.parent_process():
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
 def main() -> None:
     """Start processes and threads as `config/queue.yaml` says, until SIGTERM or Ctrl-C."""
     from dramatiq import cli
 
     queue = settings.queue
+    app.logger.info("queue runs %d jobs with %d x %d threads", len(broker.actors), queue.processes, queue.threads)
     arguments = ["queues", "--skip-logging", "--path", str(Path(__file__).resolve().parent)]
     arguments += ["--processes", str(queue.processes), "--threads", str(queue.threads)]
     arguments += ["--worker-shutdown-timeout", str(queue.shutdown_timeout * 1000)]

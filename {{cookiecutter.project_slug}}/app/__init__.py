@@ -12,6 +12,7 @@ from app import errors, extensions, files, logs, pages, request_hooks, services
 from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import ConfigError, Settings, load, require_safe
+from database.schedule import SCHEDULES
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -44,6 +45,8 @@ def create_app(settings: Settings | None = None) -> Flask:
             load_feature(feature, settings).register(app)
         if "index" not in app.view_functions:
             app.add_url_rule("/", "index", pages.front_page)
+        if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
+            raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
         app.cli.add_command(queue)
         app.cli.add_command(schedule)
     except ConfigError:

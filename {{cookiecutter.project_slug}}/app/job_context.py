@@ -12,9 +12,17 @@ import structlog
 from dramatiq.brokers.stub import StubBroker
 from flask import Flask
 
-# Modules with jobs can be imported before there is an app: their actors wait here until `services` moves them.
+
+class NoBroker(StubBroker):
+    """Modules with jobs can be imported before there is an app: their actors wait here until `services` moves them."""
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        """Refuse what nobody would ever run."""
+        raise RuntimeError(f"{message.actor_name} cannot be sent before there is an app: call app.create_app() first")
+
+
 if dramatiq.broker.global_broker is None:
-    dramatiq.set_broker(StubBroker())
+    dramatiq.set_broker(NoBroker())
 
 logger = structlog.stdlib.get_logger("app.job")
 

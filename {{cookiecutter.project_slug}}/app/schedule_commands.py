@@ -78,7 +78,7 @@ def list_schedules(as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        header = ("NAME", "WHEN", "CATCH UP", "ENABLED", "NEXT", "LAST", "OUTCOME")
+        header = ("NAME", "WHEN", "CATCH UP", "ENABLED", "NEXT", "LAST SLOT", "OUTCOME")
         print_table(header, [tuple(row.values()) for row in rows])
 
 
@@ -101,7 +101,7 @@ def history(known: Schedule | None, limit: int, as_json: bool) -> None:
 @click.argument("known", type=Name(), metavar="NAME")
 @click.option("--at", type=Time(), help="For this time, whether it is a slot or not. [default: now]")
 @click.option("--from", "first", type=Time(), help="For all slots from this time on …")
-@click.option("--to", "last", type=Time(), help="… up to this one, included. [default: now]")
+@click.option("--to", "last", type=Time(), help="… up to this moment, included; a date is its midnight. [default: now]")
 @click.option("--again", is_flag=True, help="Also for slots that are done, or whose jobs wait.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the jobs have ended.")
 def run(
@@ -116,6 +116,8 @@ def run(
         raise click.UsageError("--at is for one time, --from and --to for many: use one or the other")
     if last and not first:
         raise click.UsageError("--to needs --from")
+    if first and last and _in_zone(last, known) < _in_zone(first, known):
+        raise click.UsageError("--to is before --from")
     now = utc_now()
     if first:
         until = _in_zone(last, known) if last else now
@@ -126,8 +128,10 @@ def run(
     left_out = len(slots) - len(sent)
     note = f", {left_out} are done or wait already (--again sends them again)" if left_out else ""
     click.echo(f"{known.name}: {len(sent)} sent{note}", err=True)
+    if sent and not no_wait:
+        click.echo("waiting for the workers; Ctrl-C leaves the jobs in the queue", err=True)
     if sent and not no_wait and (failed := _wait(known, sent)):
-        raise click.ClickException(f"{failed} of {len(sent)} failed; see: python main.py schedule history {known.name}")
+        raise click.ClickException(f"{failed} of {len(sent)} failed; see: python main.py queue failed")
 
 
 def _in_zone(time: datetime, known: Schedule) -> datetime:

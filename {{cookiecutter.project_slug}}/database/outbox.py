@@ -20,7 +20,7 @@ from database.messages import ClaimedMessage, MessageTable
 
 BATCH = 100
 LONGEST_WAIT = 1.0
-LONGEST_RETRY_PAUSE = 30.0
+LONGEST_RETRY_PAUSE = 10.0
 # How often a message came back is forgotten after a week, in seconds.
 REMEMBERED = 7 * 86400
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dramatiq
@@ -144,6 +144,8 @@ def scheduled(
         raise ConfigError(f"{_caller()}: {timezone!r} is not a time zone, expected one like Europe/Berlin") from None
     if problem := _problem(when):
         raise ConfigError(f"{_caller()}: {problem}")
+    if catch_up not in get_args(CatchUp):
+        raise ConfigError(f"{_caller()}: catch_up: found {catch_up!r}, expected one of {', '.join(get_args(CatchUp))}")
 
     def declare(actor: dramatiq.Actor[P, R]) -> dramatiq.Actor[P, R]:
         SCHEDULES[actor.actor_name] = Schedule(actor, when, zone, catch_up, jitter)
@@ -290,8 +292,9 @@ def _send_all(transaction: Callable[[], AbstractContextManager[Session]], disabl
         try:
             with transaction() as session:
                 now = database_now(session)
-                if count := send_due(schedule, session, now, enabled=schedule.name not in disabled):
-                    logger.info("schedule %s: %d slots", schedule.name, count)
+                enabled = schedule.name not in disabled
+                if (count := send_due(schedule, session, now, enabled=enabled)) and enabled:
+                    logger.info("schedule %s: jobs sent: %d", schedule.name, count)
             wait = (schedule.next_slot(now) - now).total_seconds()
             pause = min(pause, 0.0 if count == SLOTS_AT_ONCE else wait)
         except OperationalError:

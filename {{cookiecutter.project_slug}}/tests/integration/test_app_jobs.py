@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import User
 from app.extensions import csrf
+from app.job_context import NoBroker
 from app.services import current_session, transaction
 from database.messages import QueueMessage
 
@@ -231,3 +232,11 @@ def test_the_lines_of_a_job_that_is_skipped_are_its_own(
     assert [(line["job"], line["message_id"]) for line in lines if line["event"] == "job skipped"] == [
         ("fail", too_old.message_id)
     ]
+
+
+def test_a_job_cannot_be_sent_before_there_is_an_app() -> None:
+    actor = dramatiq.actor(broker=NoBroker())(succeed)
+    with pytest.raises(
+        RuntimeError, match=r"succeed cannot be sent before there is an app: call app.create_app\(\) first"
+    ):
+        actor.send()

@@ -56,6 +56,13 @@ def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(
     assert str(raised.value) == line
 
 
+def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[..., Flask]) -> None:
+    with pytest.raises(
+        ConfigError, match="schedule.disabled: found 'nope': expected some of remove_abandoned_uploads, "
+    ):
+        make_app(APP_SCHEDULE__DISABLED='["remove_expired", "nope"]')
+
+
 def test_a_process_waits_for_a_database_server_that_is_down(
     app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,6 +23,7 @@ from flask import Flask
 from flask.cli import cli as flask_cli
 from sqlalchemy import select
 
+import processes
 from app import create_app
 from app.ops.jobs import remove_expired
 from app.services import transaction
@@ -278,3 +279,42 @@ def test_a_wrong_setting_is_a_line_on_the_command_line_too(here: pytest.MonkeyPa
     assert result.exit_code == 2
     [line] = result.output.splitlines()
     assert line.startswith("environment variable APP_WEB__WORKERS: web.workers: expected int")
+
+
+@pytest.mark.slow
+def test_in_development_a_process_starts_again_when_code_changes_or_when_it_was_killed(tmp_path: Path) -> None:
+    for folder in processes.CODE:
+        (tmp_path / folder).mkdir()
+    notes, job = tmp_path / "notes", tmp_path / "job.py"
+    notes.touch()
+    job.write_text(
+        "import os, time, pathlib\n"
+        f"with open({str(notes)!r}, 'a') as notes: notes.write(f'{{os.getpid()}}\\n')\n"
+        "time.sleep(60)\n"
+    )
+    code = f"import pathlib, processes; processes.ROOT = pathlib.Path({str(tmp_path)!r}); processes.RESTART = 0.1; "
+    code += "processes.run_and_reload('job.py', 5)"
+    reloader = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+
+    def started(times: int) -> int:
+        deadline = time.monotonic() + 20
+        while len(pids := notes.read_text().split()) < times:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return int(pids[-1])
+
+    try:
+        os.kill(started(1), signal.SIGKILL)
+        started(2)
+        # A change that comes before anybody watches is none.
+        deadline = time.monotonic() + 20
+        while len(notes.read_text().split()) < 3:
+            assert time.monotonic() < deadline
+            (tmp_path / "app" / "new.py").write_text(str(time.monotonic()))
+            time.sleep(0.5)
+        last = started(3)
+    finally:
+        reloader.terminate()
+    assert reloader.wait(10) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(last, 0)

@@ -66,7 +66,10 @@ def test_the_list_tells_the_next_run_and_how_the_last_one_went(invoke: Invoke, s
     assert " ".join(cells[:9]) == "report 0 3 * * * Europe/Berlin all yes"
 
 
-def test_a_disabled_schedule_has_no_next_run(make_app: Callable[..., Flask], seen: list[str]) -> None:
+def test_a_disabled_schedule_has_no_next_run(
+    make_app: Callable[..., Flask], seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.SCHEDULES", schedule_commands.SCHEDULES)
     app = make_app(APP_SCHEDULE__DISABLED='["report"]')
     (row,) = objects(app.test_cli_runner().invoke(args=["schedule", "list", "--json"]))
     assert (row["enabled"], row["next"]) == (False, None)
@@ -102,7 +105,7 @@ def test_a_period_without_an_end_ends_now(invoke: Invoke) -> None:
 def test_a_job_that_fails_is_told(invoke: Invoke, worker: None) -> None:
     result = invoke("run", "report", "--from", "2026-01-01", "--to", "2026-01-03")
     assert result.exit_code == 1
-    assert "Error: 1 of 2 failed; see: python main.py schedule history report" in result.stderr
+    assert "Error: 1 of 2 failed; see: python main.py queue failed" in result.stderr
 
 
 def test_who_stops_waiting_stops_nothing_else(
@@ -141,6 +144,7 @@ def test_the_history_is_of_one_schedule_or_of_all_latest_first(invoke: Invoke, w
         (["report", "--at", "soon"], "'soon' is not a time, expected one like 2026-01-31"),
         (["report", "--at", "2026-01-01", "--from", "2026-01-01"], "use one or the other"),
         (["report", "--to", "2026-01-01"], "--to needs --from"),
+        (["report", "--from", "2026-01-02", "--to", "2026-01-01"], "--to is before --from"),
     ],
 )
 def test_a_mistake_is_one_line(invoke: Invoke, arguments: list[str], line: str) -> None:

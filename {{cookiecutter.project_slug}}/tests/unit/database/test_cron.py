@@ -93,6 +93,11 @@ def test_what_is_no_schedule_is_refused_with_file_and_line(
             scheduled(line, timezone=timezone)
 
 
+def test_a_wrong_catch_up_is_refused() -> None:
+    with pytest.raises(ConfigError, match="catch_up: found 'last', expected one of none, latest, all"):
+        scheduled("* * * * *", catch_up="last")  # type: ignore[arg-type]
+
+
 def test_an_interval_has_its_slots_at_the_same_times_everywhere() -> None:
     often = Schedule(report, timedelta(minutes=15), ZoneInfo("UTC"), "all", timedelta(0))
     assert often.next_slot(at("2026-01-01 10:15")) == at("2026-01-01 10:30")
