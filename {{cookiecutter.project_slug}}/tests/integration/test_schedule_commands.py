@@ -69,7 +69,7 @@ def test_the_list_tells_the_next_run_and_how_the_last_one_went(invoke: Invoke, s
 def test_a_disabled_schedule_has_no_next_run(
     make_app: Callable[..., Flask], seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.SCHEDULES", schedule_commands.SCHEDULES)
+    monkeypatch.setattr("app.SCHEDULES", {"report"})
     app = make_app(APP_SCHEDULE__DISABLED='["report"]')
     (row,) = objects(app.test_cli_runner().invoke(args=["schedule", "list", "--json"]))
     assert (row["enabled"], row["next"]) == (False, None)
