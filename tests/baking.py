@@ -14,7 +14,7 @@ Bake = Callable[..., Path]
 
 
 def run_in(
-    folder: Path, *command: str | Path, environ: Mapping[str, str] | None = None, timeout: float = 300
+    folder: Path, *command: str | Path, environ: Mapping[str, str] | None = None, timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder and return what it printed, standard error included."""
     return subprocess.run(

@@ -21,7 +21,7 @@ def project(request: pytest.FixtureRequest, bake: Bake) -> Path:
 
 @pytest.fixture
 def blog(bake: Bake) -> Path:
-    """A project with the blog."""
+    """A project with the blog, for tests that leave the slow half of its own to the README's `make ci`."""
     return bake(example="blog")
 
 
@@ -62,12 +62,12 @@ def test_removing_the_example_as_the_readme_says_leaves_a_service_that_passes(bl
             (blog / path).unlink()
 
     assert run_in(blog, "make", "setup", *shared).returncode == 0
-    result = run_in(blog, "make", "ci", *shared)
+    result = run_in(blog, "make", "lint", "test", *shared)
 
     assert result.returncode == 0, result.stdout[-5000:]
 
 
-def test_a_first_feature_as_the_readme_shows_it_passes_the_gate(blog: Path) -> None:
+def test_a_first_feature_as_the_readme_shows_it_passes_lint_and_tests(blog: Path) -> None:
     readme = (blog / "README.md").read_text()
     files = re.findall(r"`(app/notes/\w+\.py)`:\n\n```python\n(.*?)```", readme, re.DOTALL)
     assert len(files) == 3
@@ -82,7 +82,7 @@ def test_a_first_feature_as_the_readme_shows_it_passes_the_gate(blog: Path) -> N
     for command in re.findall(r"`\.venv/bin/python (main\.py db [^`]+)`", readme):
         result = run_in(blog, PROJECT_VENV / "bin/python", *shlex.split(command))
         assert result.returncode == 0, result.stdout
-    result = run_in(blog, "make", "ci", *shared)
+    result = run_in(blog, "make", "lint", "test", *shared)
 
     assert result.returncode == 0, result.stdout[-5000:]
     assert len(list((blog / "database/versions").glob("*_notes_*.py"))) == 1
