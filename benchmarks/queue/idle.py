@@ -47,7 +47,8 @@ def measure(places: Places) -> None:
     for name, place in found.items():
         send(name)
         wait_until(lambda place=place: lines(place.record), f"the worker on {name}", 30)  # type: ignore[misc]
-    time.sleep(2)  # What a start leaves behind is not idleness.
+    for name, table in tables.items():
+        wait_until(lambda table=table: table.count("default") == 0, f"rest on {name}", 30)  # type: ignore[misc]
     before = {name: cpu_seconds(worker.pid) for name, worker in workers.items()}
     time.sleep(SECONDS)
     cpu = {name: (cpu_seconds(worker.pid) - before[name]) / SECONDS for name, worker in workers.items()}

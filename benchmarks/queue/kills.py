@@ -13,7 +13,9 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 
+from database.broker_url import open_broker
 from database.messages import DEAD
+from database.outbox import OutboxBroker
 
 from benchmarks.queue.places import BROKERS, Place, Places, kill, lines, show, table_of, wait_until
 
@@ -79,16 +81,25 @@ def kill_at_random(places: Places, place: Place) -> dict[int, float]:
     return killed
 
 
-def wait_for_the_rest(name: str, place: Place) -> None:
-    """Until all jobs have ended and the queue is empty, or nothing more seems to come."""
-    table = table_of(place)
+def wait_for_the_rest(name: str, place: Place, killed: dict[int, float]) -> None:
+    """Until nothing is left that could run: every job has ended, what runs again has, and the queue is empty."""
+    broker = open_broker(place.queue, table_of(place), poll_interval=0.2)
+
+    def ended() -> bool:
+        every = [run for each in runs(place).values() for run in each]
+        done = all(any(run.ended for run in each) for each in runs(place).values())
+        return done and all(run.ended or run.worker in killed for run in every)
+
+    def empty() -> bool:
+        # RabbitMQ does not tell what workers hold; what they start of it has to end as well.
+        on_server = broker.count("default") if isinstance(broker, OutboxBroker) else ()
+        return not broker.table.count("default") and not any(on_server)
+
     try:
-        wait_until(lambda: all(any(run.ended for run in each) for each in runs(place).values()), "all jobs", 30)
-        wait_until(lambda: table.count("default") == 0, "an empty queue", 30)
+        wait_until(lambda: ended() and empty(), "an empty queue", 30)
     except TimeoutError as error:
         print(f"{name}: {error}")
-    # Should anything else be run again, it is so when its lease has ended.
-    time.sleep(2 * LEASE)
+    broker.close()
 
 
 def judge(place: Place, killed: dict[int, float]) -> Outcome:
@@ -117,7 +128,7 @@ def measure(places: Places) -> None:
             places.send(place, "actors", "work", JOBS)
             start = time.monotonic()
             killed = kill_at_random(places, place)
-            wait_for_the_rest(name, place)
+            wait_for_the_rest(name, place, killed)
             outcome = judge(place, killed)
             counts = (outcome.lost, outcome.set_aside, outcome.again, *outcome.left.values())
             rows.append([name, str(len(killed)), *map(str, counts), f"{time.monotonic() - start:.0f}"])

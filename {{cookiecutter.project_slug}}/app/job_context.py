@@ -59,17 +59,17 @@ class AppContext(dramatiq.Middleware):
     def after_process_message(
         self,
         _broker: dramatiq.Broker,
-        _message: dramatiq.MessageProxy,
+        message: dramatiq.MessageProxy,
         *,
         result: object = None,
         exception: BaseException | None = None,
     ) -> None:
         """Say how it ended and how long it took; Dramatiq logs the traceback of one that failed."""
         took = {"milliseconds": round((time.perf_counter() - self.started.at) * 1000, 1)}
-        if exception is None:
+        if exception is None and not message.failed:
             logger.info("job done", **took)
         else:
-            logger.warning("job failed", error=type(exception).__name__, **took)
+            logger.warning("job failed", error=type(exception or message._exception).__name__, **took)
         structlog.contextvars.clear_contextvars()
 
     def after_skip_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:

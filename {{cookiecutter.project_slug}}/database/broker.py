@@ -156,18 +156,17 @@ class PoisonGuard(dramatiq.Middleware):
         self.running = threading.get_ident()
         if self.broker.count_return(message) >= self.broker.table.max_deliveries:
             self._give_up(message)
-            raise SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
 
     def _give_up(self, message: dramatiq.MessageProxy) -> None:
+        reason = SkipMessage(f"handed out {self.broker.table.max_deliveries} times, and its worker died each time")
+        # First of all: should telling fail, Dramatiq logs why, and goes on with a message that has failed and why.
         message.fail()
+        message.stuff_exception(reason)
         options = {**self.broker.get_actor(message.actor_name).options, **message.options}
         if told := options.get("on_retry_exhausted"):
             retries = {"retries": message.options.get("retries", 0), "max_retries": options.get("max_retries")}
-            try:
-                self.broker.get_actor(told).send(message.asdict(), retries)
-            except Exception:
-                # It must not run for that.
-                logger.exception("%s could not be told of message %s.", told, message.message_id)
+            self.broker.get_actor(told).send(message.asdict(), retries)
+        raise reason
 
     def after_process_message(
         self,

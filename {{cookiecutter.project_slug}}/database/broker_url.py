@@ -3,6 +3,7 @@
 from database.broker import DatabaseBroker, TableBroker
 from database.messages import MessageTable
 
+EXPECTED = "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/"
 SCHEMES = {"redis": "redis", "rediss": "redis", "unix": "redis", "amqp": "rabbitmq", "amqps": "rabbitmq"}
 
 
@@ -32,6 +33,6 @@ def open_broker(url: str, table: MessageTable, *, poll_interval: float) -> Table
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed; run `make lock EXTRAS={extra} && make setup`") from None
     except ValueError:
-        # What the libraries say may hold parts of a password.
-        pass
-    raise ValueError("expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/")
+        # Without what the library says, which may hold parts of a password.
+        raise ValueError(EXPECTED) from None
+    raise ValueError(EXPECTED)

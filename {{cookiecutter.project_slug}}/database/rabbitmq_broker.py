@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
@@ -43,9 +43,12 @@ class RabbitmqConsumer(_RabbitmqConsumer):
         if threading.current_thread() is not self.thread:
             # Sent by the consumer's thread. Before that, no other job may start: a kill would repeat them both.
             sent = threading.Event()
-            with suppress(pika.exceptions.AMQPError):
+            try:
                 self.connection.add_callback_threadsafe(sent.set)
-                sent.wait(LONGEST_WAIT)
+            except pika.exceptions.AMQPError:
+                self.logger.warning("The connection was lost when %s had run; it may run again.", message)
+                return
+            sent.wait(LONGEST_WAIT)
 
     def nack(self, message: dramatiq.MessageProxy) -> None:
         """The job has failed for good."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, cast
 
 import dramatiq
@@ -128,9 +128,11 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def came_back(self, message: dramatiq.MessageProxy) -> bool:
         """Whether a message was handed out before, which Redis does not tell by itself."""
-        with suppress(redis.RedisError):
+        try:
             return not self.client.set(self._returns(message), 0, nx=True, ex=REMEMBERED)
-        return False
+        except redis.RedisError as error:
+            self.logger.warning("Nobody knows whether message %s came back, so it runs: %s", message.message_id, error)
+            return False
 
     def count_return(self, message: dramatiq.MessageProxy) -> int:
         """Count that a message came back; returns how often it has."""
@@ -138,9 +140,10 @@ class RedisBroker(OutboxBroker, DramatiqRedisBroker):
 
     def forget_returns(self, message: dramatiq.MessageProxy) -> None:
         """The message has ended."""
-        # If Redis is away, it is counted once too often at the worst.
-        with suppress(redis.RedisError):
+        try:
             self.client.delete(self._returns(message))
+        except redis.RedisError as error:
+            self.logger.warning("Message %s, if it comes back, counts once too often: %s", message.message_id, error)
 
     def _returns(self, message: dramatiq.MessageProxy) -> str:
         return f"{self.namespace}:returns:{message.message_id}"

@@ -4,8 +4,9 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import dramatiq
 import msgspec
 import pytest
 import svcs
-from flask import Flask
+from flask import Flask, request
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
@@ -29,6 +31,7 @@ from database import connect
 from database.broker import DatabaseBroker
 from database.messages import DEAD
 from database.migrations import upgrade
+from storage.disks import Disks
 
 PASSWORD = "correct horse battery"
 SECRET = secrets.token_urlsafe(32)
@@ -200,6 +203,34 @@ def work(app: Flask) -> Callable[[], int]:
         return broker.table.count("default", DEAD)
 
     return work
+
+
+@pytest.fixture
+def disks(app: Flask) -> Disks:
+    """The service's disks, in the test's own folder."""
+    with app.app_context():
+        return svcs.flask.get(Disks)
+
+
+@pytest.fixture
+def last_commit_fails(app: Flask, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
+    """While it is entered, a request that uploads is rolled back after its file was stored."""
+    original, commits = Session.commit, count(1)
+
+    def commit(session: Session) -> None:
+        # The first one comes before the file is stored, so that nobody waits for the database meanwhile.
+        if request and request.method == "POST" and next(commits) == 2:
+            raise OperationalError("COMMIT", None, Exception("the disk is full"))
+        original(session)
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        with monkeypatch.context() as patched:
+            patched.setattr(Session, "commit", commit)
+            patched.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+            yield
+
+    return failing()
 
 
 @pytest.fixture

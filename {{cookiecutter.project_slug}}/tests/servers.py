@@ -294,6 +294,10 @@ class RabbitMQ(Broker):
             f"rabbit_auth_backend_internal:set_permissions({user}, {vhost}, {all_names}, {user})"
         )
 
+    def end_connections(self) -> None:
+        """End all connections, as the server does with those that it hears nothing of."""
+        self.evaluate(f'rabbit_networking:close_all_user_connections(<<"{self.username}">>, <<"the test ends it">>)')
+
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host with all its queues; its clients are disconnected."""
         self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"{self.username}">>)')

@@ -55,12 +55,6 @@ def app(make_app: MakeApp, accel: str) -> Flask:
 
 
 @pytest.fixture
-def disks(app: Flask) -> Disks:
-    with app.app_context():
-        return svcs.flask.get(Disks)
-
-
-@pytest.fixture
 def link(app: Flask, disks: Disks) -> Link:
     """Writes a file and makes a link to it, outside of a request as a job does."""
 

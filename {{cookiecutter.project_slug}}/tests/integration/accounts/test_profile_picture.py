@@ -5,17 +5,14 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
-from itertools import count
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import svcs
-from flask import Flask, request
+from flask import Flask
 from PIL import Image
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
@@ -38,12 +35,6 @@ MEGABYTE = 1_000_000
 def app(make_app: Callable[..., Flask]) -> Flask:
     """The service, for pictures of at most 2 MB."""
     return make_app(APP_SECURITY__MAX_UPLOAD_SIZE=str(2 * MEGABYTE))
-
-
-@pytest.fixture
-def disks(app: Flask) -> Disks:
-    with app.app_context():
-        return svcs.flask.get(Disks)
 
 
 def photo(colour: tuple[int, int, int] = RED, kind: str = "PNG") -> bytes:
@@ -334,20 +325,10 @@ def test_an_upload_whose_request_fails_afterwards_is_forgotten_and_removed_a_day
     user: User,
     disks: Disks,
     settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
+    last_commit_fails: AbstractContextManager[None],
     work: Work,
 ) -> None:
-    original, commits = Session.commit, count(1)
-
-    def commit(session: Session) -> None:
-        # The first one comes before the file is stored, so that nobody waits for the database meanwhile.
-        if request and request.method == "POST" and next(commits) == 2:
-            raise OperationalError("COMMIT", None, Exception("the disk is full"))
-        original(session)
-
-    with monkeypatch.context() as failing:
-        failing.setattr(Session, "commit", commit)
-        failing.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    with last_commit_fails:
         assert upload(logged_in).status_code == 503
     assert find(app, user).picture_upload is None
     assert work() == 0

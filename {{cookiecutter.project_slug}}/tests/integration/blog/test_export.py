@@ -12,7 +12,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import svcs
 from flask import Flask
 from sqlalchemy import select, update
 from werkzeug.test import TestResponse
@@ -38,12 +37,6 @@ TEXTS = [
 ]
 SLOT = "2026-01-01T03:45:00+00:00"
 JSON = {"Accept": "application/json"}
-
-
-@pytest.fixture
-def disks(app: Flask) -> Disks:
-    with app.app_context():
-        return svcs.flask.get(Disks)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from itertools import count
 from operator import attrgetter
@@ -13,11 +14,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-import svcs
-from flask import Flask, request
+from flask import Flask
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import TestResponse, encode_multipart
 
@@ -38,12 +37,6 @@ GOOD = b'title,body\r\nNotes,On the Engine\r\nMore,"Two lines,\nand a ""quote"""
 BAD = b"title,body\r\n=Fine,text\r\n,text\r\n=" + b"x" * 200 + b",\r\n"
 SLOT = "2026-01-01T03:45:00+00:00"
 JSON = {"Accept": "application/json"}
-
-
-@pytest.fixture
-def disks(app: Flask) -> Disks:
-    with app.app_context():
-        return svcs.flask.get(Disks)
 
 
 def upload(client: Any, data: bytes = GOOD, name: str = "posts.csv") -> TestResponse:
@@ -366,19 +359,14 @@ def test_the_file_of_an_account_that_is_gone_is_not_kept(
 
 
 def test_an_upload_whose_request_fails_afterwards_is_removed_a_day_later(
-    app: Flask, logged_in: Any, disks: Disks, settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Work
+    app: Flask,
+    logged_in: Any,
+    disks: Disks,
+    settings: Settings,
+    last_commit_fails: AbstractContextManager[None],
+    work: Work,
 ) -> None:
-    original, commits = Session.commit, count(1)
-
-    def commit(session: Session) -> None:
-        # The first one comes before the file is stored, so that nobody waits for the database meanwhile.
-        if request and request.method == "POST" and next(commits) == 2:
-            raise OperationalError("COMMIT", None, Exception("the disk is full"))
-        original(session)
-
-    with monkeypatch.context() as failing:
-        failing.setattr(Session, "commit", commit)
-        failing.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    with last_commit_fails:
         assert upload(logged_in).status_code == 503
     assert work() == 0
     assert logged_in.get("/posts/imports/1").status_code == 404

@@ -136,3 +136,20 @@ def queue(open_queue: OpenQueue) -> Queue:
 def hasty(place: Place) -> Place:
     """The same queue with a short lease, for workers that are killed."""
     return replace(place, lease=1)
+
+
+def see_leases_renewed(queue: Queue, leases: int) -> None:
+    """Wait until what workers hold was renewed for so many leases; on RabbitMQ, a connection is all that they need."""
+    from database.rabbitmq_broker import RabbitmqBroker
+    from database.redis_broker import RedisBroker
+
+    def ends() -> list[float]:
+        if isinstance(queue.broker, RedisBroker):
+            beats: Any = queue.broker.client.zrange("dramatiq:__heartbeats__", 0, -1, withscores=True)
+            return [beat / 1000 for _, beat in beats]
+        return [row.due for row in queue.rows() if row.owner]
+
+    if not isinstance(queue.broker, RabbitmqBroker):
+        eventually(ends)
+        target = max(ends()) + leases * queue.table.lease
+        eventually(lambda: min(ends()) > target)

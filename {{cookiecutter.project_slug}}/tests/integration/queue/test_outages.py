@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from sqlalchemy import event
 from database.broker import DatabaseBroker
 from database.messages import MessageTable
 from database.outbox import OutboxBroker
-from tests.integration.queue.conftest import OpenQueue, Queue
+from tests.integration.queue.conftest import OpenQueue, Queue, see_leases_renewed
 from tests.integration.queue.workers import Place, eventually
 from tests.servers import RabbitMQ, Redis, Server
 
@@ -129,15 +128,13 @@ def test_a_lost_notification_channel_is_opened_again(queue: Queue, server: Any) 
 
 
 @with_server("rabbitmq")
-def test_a_connection_that_fell_asleep_is_replaced(open_queue: OpenQueue, place: Place) -> None:
-    queue = open_queue(queue=f"{place.queue}?heartbeat=1")
+def test_connections_that_the_server_ends_are_replaced(queue: Queue, server: RabbitMQ) -> None:
     ran: list[int] = []
     job = queue.actor(ran.append)
     queue.work()
     job.send(1)
     eventually(lambda: ran == [1])
-    # The server ends a connection after two missed heartbeats.
-    time.sleep(3.5)
+    server.end_connections()
     job.send(2)
     eventually(lambda: ran == [1, 2])
 
@@ -219,13 +216,13 @@ def test_failed_jobs_are_set_aside_once_however_often_the_server_has_to_be_told(
 @with_server("redis")
 def test_a_worker_with_only_long_jobs_keeps_them(open_queue: OpenQueue) -> None:
     starts = []
-    lease = 0.7
+    finish = threading.Event()
 
     def run() -> None:
         starts.append(1)
-        time.sleep(2 * lease)
+        finish.wait(60)
 
-    first, second = open_queue(lease=lease), open_queue(lease=lease)
+    first, second = open_queue(lease=0.7), open_queue(lease=0.7)
     for queue in (first, second):
         job = queue.actor(run)
     # All that it may hold, so that it has no reason to ask for more, which is what keeps its messages its own.
@@ -234,6 +231,8 @@ def test_a_worker_with_only_long_jobs_keeps_them(open_queue: OpenQueue) -> None:
     first.work(threads=1)
     eventually(lambda: starts)
     second.work(threads=1)
+    see_leases_renewed(first, 2)
+    finish.set()
     eventually(lambda: len(starts) == 2)
     first.broker.join("default", timeout=20_000)
     assert len(starts) == 2

@@ -18,7 +18,7 @@ from dramatiq.rate_limits.backends import StubBackend
 from sqlalchemy.orm import Session
 
 from database.messages import DEAD, LATER
-from tests.integration.queue.conftest import OpenQueue, Queue
+from tests.integration.queue.conftest import OpenQueue, Queue, see_leases_renewed
 from tests.integration.queue.workers import Place, Workers, chaos, eventually
 
 AT_ONCE: dict[str, Any] = {"min_backoff": 1, "max_backoff": 1}
@@ -344,19 +344,20 @@ def test_a_delayed_job_outlives_all_workers(hasty: Place) -> None:
 @pytest.mark.slow
 def test_a_long_job_runs_once_while_others_look_for_work(open_queue: OpenQueue) -> None:
     starts = []
-    lease = 0.5
+    finish = threading.Event()
 
     def run() -> None:
         starts.append(1)
-        time.sleep(3 * lease)
+        finish.wait(60)
 
     for _ in range(2):
-        queue = open_queue(lease=lease)
+        queue = open_queue(lease=0.5)
         job = queue.actor(run)
         queue.work()
     job.send()
     eventually(lambda: starts)
-    time.sleep(3.2 * lease)
+    see_leases_renewed(queue, 3)
+    finish.set()
     queue.broker.join("default", timeout=20_000)
     assert len(starts) == 1
 
