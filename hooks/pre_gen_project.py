@@ -20,7 +20,7 @@ CHOICES = {
     "ci": ["github", "gitlab", "none"],
 }
 LONGEST = {"project_name": 80, "description": 200, "author": 120}
-OWN_NAMES = {"app", "config", "database", "deploy", "storage", "tests"}
+OWN_NAMES = {"app", "backup", "config", "database", "deploy", "storage", "tests"}
 OWN_NAMES |= {"main", "processes", "queues", "scheduler", "web"}
 
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent
 PROCESSES = {"web": "-m gunicorn web:app", "queue": "queues.py", "scheduler": "scheduler.py"}
 # What starts again by itself when code changes; gunicorn has a setting for that, web.reload.
 RELOADED = ("queue", "scheduler")
-CODE = ("app", "config", "database", "storage")
+CODE = ("app", "backup", "config", "database", "storage")
 # Seconds until one that has ended by itself, by a mistake or by a kill, starts again.
 RESTART = 5
 

@@ -3,11 +3,15 @@
 import functools
 import signal
 import threading
+from typing import cast
+
+import dramatiq
 
 from app import create_app
 from app.services import require_migrated, transaction
 from config import exit_on_problems, load
-from database import schedule
+from database import queue_statistics, schedule
+from database.broker import TableBroker
 
 with exit_on_problems():
     settings = load()
@@ -20,9 +24,14 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    sampler = threading.Thread(
+        target=queue_statistics.sample_every_minute, args=(cast(TableBroker, dramatiq.get_broker()), stop)
+    )
+    sampler.start()
     disabled = settings.schedule.disabled
     app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES) - len(disabled))
     schedule.run(functools.partial(transaction, app), stop, disabled)
+    sampler.join()
 
 
 if __name__ == "__main__":

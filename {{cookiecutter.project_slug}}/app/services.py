@@ -19,6 +19,7 @@ from database import connect, sessions
 from database.broker import PoisonGuard, TableBroker
 from database.broker_url import open_broker
 from database.messages import MessageTable
+from database.queue_statistics import JobCounts
 from database.schedule import SlotOutcomes
 from storage import Storage
 from storage.disks import Disks, open_disks
@@ -118,6 +119,7 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> TableBroker:
         raise settings.wrong("queue.url", queue.url, error) from None
     # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
     broker.add_middleware(SlotOutcomes(engine), before=PoisonGuard)
+    broker.add_middleware(JobCounts(engine))
     broker.add_middleware(AppContext(app, transaction), before=SlotOutcomes)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)

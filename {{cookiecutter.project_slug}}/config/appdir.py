@@ -23,6 +23,7 @@ FOLDERS = (
     "sessions/lock",
     "work",
     "cache",
+    "backups",
 )
 
 
@@ -51,6 +52,41 @@ class AppDir:
     def database(self) -> Path:
         """The database when no other is set."""
         return self.data / "app.sqlite3"
+
+    @property
+    def logs(self) -> Path:
+        """Logs in files."""
+        return self.path / "logs"
+
+    @property
+    def error_log(self) -> Path:
+        """The latest errors of all processes, a JSON object a line."""
+        return self.logs / "errors.jsonl"
+
+    @property
+    def audit_log(self) -> Path:
+        """What administrators have done, a JSON object a line."""
+        return self.logs / "audit.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """What may vanish at any time."""
+        return self.path / "work"
+
+    @property
+    def metrics(self) -> Path:
+        """What processes count, in files that one of them can add up."""
+        return self.work / "metrics"
+
+    @property
+    def backup_lock(self) -> Path:
+        """The file that is locked while a backup is made."""
+        return self.work / "backup.lock"
+
+    @property
+    def backups(self) -> Path:
+        """Backups, if the settings name no other folder."""
+        return self.path / "backups"
 
     def make(self) -> list[str]:
         """Make what is missing and touch nothing else; returns a line for each thing made.

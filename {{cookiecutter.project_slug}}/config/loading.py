@@ -48,7 +48,7 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
         read_environment(environ),
     ):
         tree = overlay(tree, above)
-    tree = fill_in(tree, environ)
+    tree = fill_in(tree, {**environ, "APP_DIR": str(app_dir.path)})
 
     problems: list[str] = []
     sections = {name: _section(name, kind, tree.get(name), problems) for name, kind in SECTIONS.items()}

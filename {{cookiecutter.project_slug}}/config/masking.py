@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-SECRET_NAME = re.compile(r"(secret|password|token|dsn|key)$")
+SECRET_NAME = re.compile(r"(secret|password|passphrase|token|dsn|key)$")
 SECRET_IN_QUERY = re.compile(r"([?&]\w*(?:secret|password|token|key)=)[^&]*", re.IGNORECASE)
 
 

@@ -99,6 +99,22 @@ class Web(Struct, frozen=True, forbid_unknown_fields=True):
     reload: bool
 
 
+class Backup(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/backup.yaml`"""
+
+    folder: str
+    keep: Positive
+    passphrase: str
+
+
+class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/telemetry.yaml`"""
+
+    metrics_token: str
+    sentry_dsn: str
+    otel_endpoint: str
+
+
 class Settings(Struct, frozen=True):
     """All settings of one installation.
 
@@ -110,11 +126,13 @@ class Settings(Struct, frozen=True):
     root: Path
     app_dir: AppDir
     app: App
+    backup: Backup
     database: Database
     storage: Storage
     queue: Queue
     schedule: Schedule
     security: Security
+    telemetry: Telemetry
     logging: dict[str, Any]
     web: Web
     origins: dict[str, str]

@@ -27,6 +27,8 @@ class User(UserMixin, Base):
     `session_key` is what session cookies hold. Unlike a row's number it never comes back, so that the cookie of an
     account that is gone is nobody's, and a new one ends all sessions.
 
+    `is_admin` opens the ops page; `python main.py user create --admin` sets it.
+
     `picture` is a path on the disk `media`. `picture_upload` names the newest upload until a job has made a picture of
     it.
     """
@@ -39,6 +41,7 @@ class User(UserMixin, Base):
     password_hash: Mapped[str] = mapped_column(String(200))
     session_key: Mapped[str] = mapped_column(String(43), unique=True, default=new_session_key)
     created: Mapped[datetime] = mapped_column(default=utc_now)
+    is_admin: Mapped[bool] = mapped_column(default=False)
     picture: Mapped[str | None] = mapped_column(String(80))
     picture_upload: Mapped[str | None] = mapped_column(String(40))
 

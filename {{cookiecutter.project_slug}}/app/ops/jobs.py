@@ -8,7 +8,7 @@ import svcs
 from sqlalchemy.orm import Session
 
 from config import Settings
-from database import once, rate_limits, schedule, utc_now
+from database import once, queue_statistics, rate_limits, schedule, utc_now
 from database.schedule import scheduled
 
 logger = logging.getLogger(__name__)
@@ -22,4 +22,5 @@ def remove_expired(slot: str) -> None:
     kept = timedelta(days=svcs.flask.get(Settings).schedule.history_days)
     limits, keys = rate_limits.remove_expired(session), once.forget_old(session)
     slots = schedule.forget_old(session, utc_now() - kept)
-    logger.info("removed %d rate limits, %d keys, %d slots; due %s", limits, keys, slots, slot)
+    minutes = queue_statistics.forget_old(session, utc_now() - timedelta(days=1))
+    logger.info("removed %d rate limits, %d keys, %d slots, %d minutes; due %s", limits, keys, slots, minutes, slot)

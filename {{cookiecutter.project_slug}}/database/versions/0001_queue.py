@@ -1,4 +1,4 @@
-"""The queue's messages, and what jobs have done once.
+"""The queue's messages and statistics, and what jobs have done once.
 
 Revision: 0001_queue
 Follows: nothing
@@ -35,6 +35,16 @@ def upgrade() -> None:
     op.create_index("ix_queue_message_order", "queue_message", ["queue", "state", "priority", "due", "id"])
     op.create_index("ix_queue_message_due", "queue_message", ["queue", "state", "due"])
     op.create_table(
+        "queue_minute",
+        sa.Column("minute", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("queue", sa.String(100), nullable=False),
+        sa.Column("waiting", sa.Integer(), nullable=True),
+        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("seconds", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("minute", "queue", name="pk_queue_minute"),
+    )
+    op.create_table(
         "done_once",
         sa.Column("key", sa.String(200), nullable=False),
         sa.Column("done", sa.DateTime(timezone=True), nullable=False),
@@ -45,4 +55,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("done_once")
+    op.drop_table("queue_minute")
     op.drop_table("queue_message")

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("password_hash", sa.String(200), nullable=False),
         sa.Column("session_key", sa.String(43), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("is_admin", sa.Boolean(), nullable=False),
         sa.Column("picture", sa.String(80), nullable=True),
         sa.Column("picture_upload", sa.String(40), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_user_account"),
