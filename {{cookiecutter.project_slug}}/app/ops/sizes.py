@@ -65,7 +65,9 @@ class Sizes:
     def _places(self) -> Iterator[tuple[str, Path]]:
         yield "app folder", self.app_dir.path
         if self.app_dir.path.is_dir():
-            yield from ((f"{path.name}/", path) for path in sorted(self.app_dir.path.iterdir()) if not path.is_symlink())
+            yield from (
+                (f"{path.name}/", path) for path in sorted(self.app_dir.path.iterdir()) if not path.is_symlink()
+            )
         for name, disk in self.disks.items():
             if isinstance(disk.backend, FileBackend):
                 yield f"disk {name}", Path(disk.backend.root)

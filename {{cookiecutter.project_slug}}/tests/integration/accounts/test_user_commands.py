@@ -108,9 +108,7 @@ def test_a_new_password_ends_all_sessions(invoke: Invoke, app: Flask, logged_in:
     assert logged_in.log_in("ada", NEW).status_code == 302
 
 
-def test_a_password_that_registration_would_refuse_changes_nothing(
-    refusal: Callable[..., str], logged_in: Any
-) -> None:
+def test_a_password_that_registration_would_refuse_changes_nothing(refusal: Callable[..., str], logged_in: Any) -> None:
     assert refusal("password", "ada", line="short") == "Error: password: Use at least 12 characters."
     assert refusal("password", "ada", line="ada@example.org").endswith("Use something else than your name or address.")
     assert logged_in.get("/logout").status_code == 200

@@ -61,9 +61,7 @@ def test_a_worker_counts_its_jobs(app: Flask, broker: TableBroker, work: Callabl
     assert {(row.queue, row.waiting) for row in found} == {("default", None)}
 
 
-def test_counts_of_several_workers_add_up(
-    app: Flask, broker: TableBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_counts_of_several_workers_add_up(app: Flask, broker: TableBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_statistics, "utc_now", lambda: datetime(2026, 1, 31, 12, 0, 59, tzinfo=UTC))
     workers = [JobCounts(broker.table.engine) for _ in range(2)]
     for counts in workers:
@@ -139,7 +137,7 @@ def test_a_sampler_goes_on_after_an_error_and_ends_when_told(
 
     monkeypatch.setattr(queue_statistics, "sample", fragile)
     # The clock is at the end of a minute.
-    monkeypatch.setattr(queue_statistics.time, "time", lambda: 59.99)
+    monkeypatch.setattr("time.time", lambda: 59.99)
     queue_statistics.sample_every_minute(broker, stop)
     assert len(seen) == 2
     with transaction(app) as session:

@@ -1,8 +1,7 @@
 """What administrators do on their page, and the trace it leaves."""
 
-import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import dramatiq
 import pytest
@@ -15,33 +14,23 @@ from database.broker import TableBroker
 from database.messages import ClaimedMessage
 from database.schedule import SCHEDULES, ScheduleSlot
 
-JSON_LINES = {"APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json"}
-
 
 @pytest.fixture
-def app(make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]) -> Flask:
-    """The service, which logs JSON to what `capsys` reads."""
-    return make_app(**JSON_LINES)
-
-
-@pytest.fixture
-def act(admin: Any, capsys: pytest.CaptureFixture[str]) -> Callable[[str], tuple[str, list[dict[str, Any]]]]:
+def act(admin: Any, caplog: pytest.LogCaptureFixture) -> Callable[[str], tuple[str, list[dict[str, Any]]]]:
     """Presses a button; returns the message on the page that follows, and the lines for the audit log."""
 
     def act(path: str) -> tuple[str, list[dict[str, Any]]]:
-        capsys.readouterr()
+        caplog.clear()
         response = admin.submit(path, page="/ops")
         assert (response.status_code, response.location) == (302, "/ops")
-        records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-        audit = [record for record in records if record["logger"] == "app.audit"]
-        for record in audit:
-            assert record.pop("user") == "ada"
-            assert record.pop("request_id") == response.headers["X-Request-ID"]
-            assert record.pop("timestamp")
-            assert record.pop("level") == "info"
-            assert record.pop("logger")
+        lines = [dict(cast(Any, record.msg)) for record in caplog.records if record.name == "app.audit"]
+        for line in lines:
+            common = {name: line.pop(name) for name in ("user", "request_id", "level", "logger")}
+            identity = response.headers["X-Request-ID"]
+            assert common == {"user": "ada", "request_id": identity, "level": "info", "logger": "app.audit"}
+            assert line.pop("timestamp")
         _, _, rest = admin.get("/ops").text.partition('<div class="messages" role="status">')
-        return rest.partition("</div>")[0].replace("<p>", "").replace("</p>", "").strip(), audit
+        return rest.partition("</div>")[0].replace("<p>", "").replace("</p>", "").strip(), lines
 
     return act
 

@@ -17,7 +17,6 @@ from flask import Flask
 from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
-from app.accounts import User
 from app.ops import error_log
 from app.ops.sizes import Sizes
 from app.services import transaction
@@ -198,10 +197,12 @@ def test_schedules_tell_when_and_how(make_app: Callable[..., Flask], admin: Any,
         for hours, outcome in ((30, "failed"), (3, "done")):
             slot = utc_now() - timedelta(hours=hours, minutes=1)
             session.add(ScheduleSlot(schedule="remove_expired", slot=slot, outcome=outcome))
-    assert re.search(r"remove_expired 30 3 \* \* \* UTC in \d+ (h|min|s) 3 h ago , done Run now", text_of(admin.get("/ops")))
+    assert re.search(
+        r"remove_expired 30 3 \* \* \* UTC, next in \d+ (h|min|s) , last 3 h ago : done Run now", text_of(admin.get("/ops"))
+    )
     other = make_app(APP_SCHEDULE__DISABLED='["remove_expired"]').test_client()
     other.log_in("ada")  # type: ignore[attr-defined]
-    assert "remove_expired 30 3 * * * UTC disabled 3 h ago , done Run now" in text_of(other.get("/ops"))
+    assert "remove_expired 30 3 * * * UTC, disabled, last 3 h ago : done Run now" in text_of(other.get("/ops"))
 
 
 def write_errors(settings: Settings, *lines: str) -> Path:
