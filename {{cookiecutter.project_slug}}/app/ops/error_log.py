@@ -35,9 +35,7 @@ def recent_errors(path: Path, limit: int) -> list[LoggedError]:
     except FileNotFoundError:
         return []
     found = []
-    if start:
-        # It begins in the middle of a line.
-        start, tail = start + tail.find(b"\n") + 1, tail.partition(b"\n")[2]
+    # The first one may be the end of a line, which is no JSON object.
     for line in tail.splitlines(keepends=True):
         if entry := _entry(start, line):
             found.append(entry)

@@ -5,7 +5,9 @@ from typing import Any, cast
 
 import dramatiq
 import pytest
-from flask import Flask
+from flask import Flask, request
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.ops.jobs import remove_expired
 from app.services import transaction
@@ -145,6 +147,23 @@ def test_a_schedule_runs_now(act: Act, app: Flask, work: Callable[[], int], monk
     monkeypatch.setattr("app.ops.dashboard.utc_now", lambda: row.slot)
     assert act(f"/ops/schedules/{name}/run") == (f"{name} was sent a moment ago already.", [])
     assert name in SCHEDULES
+
+
+def test_what_could_not_be_stored_leaves_no_trace(
+    admin: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Session.commit
+
+    def refuse(session: Session) -> None:
+        if request.method == "POST":
+            raise OperationalError("COMMIT", None, Exception("the disk is full"))
+        commit(session)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Session, "commit", refuse)
+        assert admin.submit(f"/ops/schedules/{remove_expired.actor_name}/run", page="/ops").status_code == 503
+    assert [record for record in caplog.records if record.name == "app.audit"] == []
+    assert "is sent for now" not in admin.get("/ops").text
 
 
 def test_an_unknown_schedule_is_not_found(admin: Any) -> None:

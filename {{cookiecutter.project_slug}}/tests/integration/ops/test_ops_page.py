@@ -198,7 +198,8 @@ def test_schedules_tell_when_and_how(make_app: Callable[..., Flask], admin: Any,
             slot = utc_now() - timedelta(hours=hours, minutes=1)
             session.add(ScheduleSlot(schedule="remove_expired", slot=slot, outcome=outcome))
     assert re.search(
-        r"remove_expired 30 3 \* \* \* UTC, next in \d+ (h|min|s) , last 3 h ago : done Run now", text_of(admin.get("/ops"))
+        r"remove_expired 30 3 \* \* \* UTC, next in \d+ (h|min|s) , last 3 h ago : done Run now",
+        text_of(admin.get("/ops")),
     )
     other = make_app(APP_SCHEDULE__DISABLED='["remove_expired"]').test_client()
     other.log_in("ada")  # type: ignore[attr-defined]
