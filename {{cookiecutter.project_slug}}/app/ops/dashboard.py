@@ -22,7 +22,7 @@ from app.command_line import relative
 from app.ops.charts import MINUTE, Chart, depth_chart, throughput_chart
 from app.ops.error_log import LoggedError, recent_errors
 from app.ops.sizes import Sizes
-from app.ops.views import blueprint, check_services, in_words, project_version
+from app.ops.views import PendingMigrations, blueprint, check_services, in_words, project_version
 from config import Settings
 from database import queue_admin, queue_statistics, utc_now
 from database.broker import TableBroker
@@ -67,13 +67,15 @@ def dashboard() -> str:
     now = utc_now()
     statuses, jobs, queue_problem = _queued()
     errors, log_problem = _errors(settings.app_dir.error_log)
+    found = check_services()
     return render_template(
         "ops/dashboard.html",
         now=now,
         host=socket.gethostname(),
-        health={name: in_words(error) for name, error in check_services().items()},
+        health={name: in_words(error) for name, error in found.items()},
         version=project_version(settings.root),
         revisions=_revisions(),
+        pending=isinstance(found["migrations"], PendingMigrations),
         started=STARTED,
         queues=_with_charts(statuses, session, now),
         jobs=jobs,

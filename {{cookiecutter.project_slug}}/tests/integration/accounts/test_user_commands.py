@@ -142,6 +142,7 @@ def test_the_list_is_for_people_and_for_programs(invoke: Invoke, app: Flask, oth
     assert (utc_now() - timedelta(minutes=1)).isoformat() < rows[0]["created"] < utc_now().isoformat()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_password_is_asked_for_twice_and_not_shown(app: Flask, settings: Settings) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
 from app.ops import error_log
-from app.ops.sizes import Sizes
+from app.ops.sizes import Sizes, measure
 from app.services import transaction
 from config import Settings
 from database import queue_admin, utc_now
@@ -284,6 +285,28 @@ def test_sizes_are_on_the_page(admin: Any, app: Flask) -> None:
     assert sizes.thread
     sizes.thread.join()
     assert re.search(r"Free app folder \d+ [\d.]+ kB [\d.]+ .B", text_of(admin.get("/ops")))
+
+
+def test_what_cannot_be_read_is_told_and_what_is_gone_meanwhile_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lstat = os.lstat
+
+    def refuse(path: str) -> os.stat_result:
+        if path.endswith("/gone"):
+            raise FileNotFoundError(path)
+        if path.endswith("/secret"):
+            raise PermissionError(path)
+        return lstat(path)
+
+    for name in ("file", "gone"):
+        (tmp_path / name).write_bytes(b"xyz")
+    monkeypatch.setattr(os, "lstat", refuse)
+    assert measure("folder", tmp_path)[:3] == ("folder", 1, 3)
+    assert measure("folder", tmp_path).whole
+    (tmp_path / "secret").touch()
+    assert measure("folder", tmp_path)[:3] == ("folder", 1, 3)
+    assert not measure("folder", tmp_path).whole
 
 
 def test_a_folder_that_takes_long_keeps_no_page_waiting(
