@@ -86,8 +86,9 @@ class JobCounts(dramatiq.Middleware):
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         """Write what is left."""
-        if self.timer:
-            self.timer.cancel()
+        with self.lock:
+            if self.timer:
+                self.timer.cancel()
         self.write()
 
     def write(self) -> None:
@@ -97,8 +98,9 @@ class JobCounts(dramatiq.Middleware):
         try:
             if counted:
                 with self.transaction.begin() as session:
-                    for key, values in counted.items():
-                        _add(session, *key, values)
+                    # In the order of everybody else, so that no two wait for each other's rows.
+                    for key in sorted(counted):
+                        _add(session, *key, counted[key])
         except SQLAlchemyError as error:
             logger.warning("counts of jobs are lost: %s", error)
 
@@ -106,10 +108,10 @@ class JobCounts(dramatiq.Middleware):
 def sample(broker: TableBroker) -> None:
     """Note how much waits in each queue now."""
     waiting = {queue: queue_admin.status(broker, queue).waiting for queue in queue_admin.queue_names(broker)}
+    minute = _this_minute()
     with sessions(broker.table.engine).begin() as session:
         for queue, count in waiting.items():
-            row = _row(session, _this_minute(), queue)
-            row.waiting = count
+            _row(session, minute, queue).waiting = count
 
 
 def sample_every_minute(broker: TableBroker, stop: threading.Event) -> None:
@@ -124,8 +126,8 @@ def sample_every_minute(broker: TableBroker, stop: threading.Event) -> None:
 
 
 def minutes(session: Session, since: datetime) -> list[QueueMinute]:
-    """The minutes of all queues after a time, the oldest first. One in which nothing happened has no row."""
-    order = select(QueueMinute).where(QueueMinute.minute > since).order_by(QueueMinute.minute, QueueMinute.queue)
+    """The minutes of all queues from a time on, the oldest first. One in which nothing happened has no row."""
+    order = select(QueueMinute).where(QueueMinute.minute >= since).order_by(QueueMinute.minute, QueueMinute.queue)
     return list(session.scalars(order))
 
 

@@ -1,8 +1,9 @@
-"""Accounts: register, log in, log out, profile and its picture."""
+"""Accounts: register, log in, log out, profile and its picture; and commands for them."""
 
 from flask import Flask
 
 from app.accounts import jobs
+from app.accounts.commands import user
 from app.accounts.models import User
 from app.accounts.views import blueprint
 
@@ -12,3 +13,4 @@ __all__ = ["User", "jobs", "register"]
 def register(app: Flask) -> None:
     """Add the feature to `app`."""
     app.register_blueprint(blueprint)
+    app.cli.add_command(user)

@@ -27,7 +27,7 @@ class User(UserMixin, Base):
     `session_key` is what session cookies hold. Unlike a row's number it never comes back, so that the cookie of an
     account that is gone is nobody's, and a new one ends all sessions.
 
-    `is_admin` opens the ops page; `python main.py user create --admin` sets it.
+    `is_admin` opens the page /ops; `python main.py user admin NAME` sets it.
 
     `picture` is a path on the disk `media`. `picture_upload` names the newest upload until a job has made a picture of
     it.

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from app.services import UPGRADE
 from config import Settings
 
-blueprint = Blueprint("ops", __name__)
+blueprint = Blueprint("ops", __name__, template_folder="templates")
 logger = logging.getLogger(__name__)
 
 
@@ -34,10 +34,12 @@ def livez() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
     """Whether everything that a request may need is there: 200, or 503 with what is not."""
-    checks: dict[str, Callable[[], None]] = {"migrations": _check_migrations}
-    checks |= {_name(ping): ping.ping for ping in svcs.flask.get_pings()}
-    results = {name: _result(name, check) for name, check in checks.items()}
-    ready = set(results.values()) == {"ok"}
+    found = check_services()
+    for name, error in found.items():
+        if error and not isinstance(error, PendingMigrations):
+            logger.error("not ready: %s", name, exc_info=error)
+    ready = not any(found.values())
+    results = {name: in_words(error) for name, error in found.items()}
     return jsonify(status="ok" if ready else "failed", checks=results), 200 if ready else 503
 
 
@@ -45,7 +47,28 @@ def readyz() -> tuple[Response, int]:
 def version() -> Response:
     """Which service this is and which version of it."""
     settings = svcs.flask.get(Settings)
-    return jsonify(service=settings.app.slug, version=_project_version(settings.root))
+    return jsonify(service=settings.app.slug, version=project_version(settings.root))
+
+
+def check_services() -> dict[str, Exception | None]:
+    """What is wrong with each part that a request may need; None for one that works."""
+    checks: dict[str, Callable[[], None]] = {"migrations": _check_migrations}
+    checks |= {_name(ping): ping.ping for ping in svcs.flask.get_pings()}
+    return {name: _error_of(check) for name, check in checks.items()}
+
+
+def in_words(error: Exception | None) -> str:
+    """What may be told to everybody; the message of an error can hold an address or a password."""
+    if isinstance(error, PendingMigrations):
+        return str(error)
+    return f"failed: {type(error).__name__}" if error else "ok"
+
+
+@cache
+def project_version(root: Path) -> str:
+    """The version in `pyproject.toml`."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
 
 
 def _name(ping: svcs.ServicePing) -> str:
@@ -60,18 +83,9 @@ def _check_migrations() -> None:
         raise PendingMigrations(UPGRADE)
 
 
-def _result(name: str, check: Callable[[], None]) -> str:
+def _error_of(check: Callable[[], None]) -> Exception | None:
     try:
         check()
-    except PendingMigrations as error:
-        return str(error)
-    except Exception as error:
-        logger.exception("not ready: %s", name)
-        return f"failed: {type(error).__name__}"
-    return "ok"
-
-
-@cache
-def _project_version(root: Path) -> str:
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["version"])
+    except Exception as error:  # noqa: BLE001  (a part may fail as it likes; the caller tells of it)
+        return error
+    return None
