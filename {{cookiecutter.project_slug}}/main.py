@@ -10,7 +10,7 @@ from config.commands import appdir, config
 from database.commands import db
 from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule"]}
+SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule", "user"]}
 
 
 class CommandLine(click.Group):
