@@ -5,8 +5,9 @@ import sys
 
 import click
 
-from config import AppDirError, ConfigError, load, require_safe
-from config.commands import appdir, config
+from config import ConfigError, load, require_safe
+from config.appdir_commands import appdir
+from config.commands import config
 from database.commands import db
 from storage.commands import storage
 
@@ -39,14 +40,12 @@ class CommandLine(click.Group):
                     formatter.write_dl(commands)
 
     def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 2 for settings that are wrong, 1 for an app folder that cannot be made."""
+        """Run the command; exit 2 for settings that are wrong, or an app folder that cannot be made."""
         try:
             return super().invoke(context)
         except ConfigError as error:
             click.echo(error, err=True)
             raise SystemExit(2) from None
-        except AppDirError as error:
-            raise click.ClickException(str(error)) from None
 
 
 def app_commands(context: click.Context) -> click.Group:
