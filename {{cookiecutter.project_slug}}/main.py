@@ -11,7 +11,11 @@ from config.commands import config
 from database.commands import db
 from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule"]}
+SECTIONS = {
+    "Run": ["run"],
+    "Set up": ["appdir", "config", "db"],
+    "Look after": ["doctor", "storage", "queue", "schedule"],
+}
 
 
 class CommandLine(click.Group):
@@ -94,6 +98,19 @@ def check() -> None:
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of what was checked.")
+def doctor(as_json: bool) -> None:
+    """Check everything that the service needs, and say what mends what is wrong.
+
+    Exits with 1 if a check has failed. Root checks as the owner of the app folder's data/, who runs the service.
+    """
+    from app import create_app
+    from app.doctor import report
+
+    sys.exit(0 if report(create_app, as_json=as_json) else 1)
 
 
 for command in (appdir, config, db, storage):
