@@ -224,7 +224,10 @@ def check_queue(found: Installation) -> str:
     """A worker runs what is sent."""
     engine, broker = _database(found), found.get(dramatiq.Broker)
     assert isinstance(broker, TableBroker)  # noqa: S101
-    broker.check()
+    try:
+        broker.check()
+    except Exception as error:  # noqa: BLE001  (each server's driver has errors of its own)
+        raise Failed(f"{error}; see queue.url, set in {_origin(found, 'queue.url')}") from None
     key = f"doctor {secrets.token_hex(16)}"
     message = answer_doctor.send(key)
     began = time.monotonic()
