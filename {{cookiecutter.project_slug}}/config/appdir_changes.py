@@ -4,6 +4,7 @@ Root may do so in folders that the service writes, and that somebody who has bro
 everything is changed through descriptors that were opened without following any.
 """
 
+import errno
 import fcntl
 import grp
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from config.appdir import FILES, FOLDERS, FORMAT, PARTS, AppDir, AppDirError, application
-from config.env_file import parse_env_file
+from config.env_file import parse_env
 from config.sources import ConfigError
 
 SECRET = "SECRET_KEY"  # noqa: S105  (its name)
@@ -181,16 +182,16 @@ def _in_the_way(folder: AppDir, slug: str) -> Iterator[str]:
     elif not folder.marker.exists():
         ours = {*PARTS, *FILES, *(f"{name}{UNFINISHED}" for name in FILES), *NOT_OURS}
         if strange := sorted({path.name for path in folder.path.iterdir()} - ours):
-            more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-            yield f"{folder.path}: holds what is not ours, {', '.join(strange[:3])}{more}; use an empty folder"
+            named = ", ".join(map(repr, strange[:3])) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+            yield f"{folder.path}: holds what is not ours, {named}; use an empty folder"
     wrong = [folder.marker.name]
     for name in (*FILES, *FOLDERS):
         if name.partition("/")[0] not in wrong and (problem := _wrong_kind(folder.path / name, is_file=name in FILES)):
             wrong.append(name)
             yield problem
-    if folder.env_file.name not in wrong:
+    if folder.env_file.name not in wrong and _status(folder.env_file):
         try:
-            parse_env_file(folder.env_file)
+            parse_env(_read(folder.env_file), folder.env_file)
         except ConfigError as error:
             yield from error.problems
 
@@ -201,7 +202,7 @@ def _wrong_kind(path: Path, *, is_file: bool) -> str | None:
         return None
     expected, is_kind = ("a file", stat.S_ISREG) if is_file else ("a folder", stat.S_ISDIR)
     if stat.S_ISLNK(status.st_mode):
-        return f"{path}: expected {expected}, found a link to {os.readlink(path)}; move it away"
+        return f"{path}: expected {expected}, found a link to {os.readlink(path)!r}; move it away"
     if not is_kind(status.st_mode):
         return f"{path}: expected {expected}, found {'a folder' if path.is_dir() else 'a file'}; move it away"
     if is_file and status.st_nlink > 1:
@@ -249,7 +250,7 @@ def _new_secret() -> str:
 
 def _with_secret(path: Path) -> str | None:
     """The file's text with a new secret; None if it has one."""
-    bindings = parse_env_file(path)
+    bindings = parse_env(_read(path), path)
     if any(binding.key == SECRET and binding.value for binding in bindings):
         return None
     text = "".join(binding.original.string for binding in bindings if binding.key != SECRET)
@@ -309,6 +310,8 @@ def _apply(change: Change, root: int) -> None:
 def _settle(descriptor: int, want: Wanted) -> None:
     """Give an open folder or file its owner and mode. Bits that make a group or its owners stick are left alone."""
     status = os.fstat(descriptor)
+    if want.is_file and (not stat.S_ISREG(status.st_mode) or status.st_nlink > 1):
+        raise OSError(errno.EMLINK, "it is no longer a file of its own")
     if (status.st_uid, status.st_gid) != want.owner:
         os.fchown(descriptor, *want.owner)
     os.fchmod(descriptor, status.st_mode & (stat.S_ISGID | stat.S_ISVTX) | want.mode)
@@ -336,6 +339,11 @@ def _opened(path: Path | str, flags: int, folder: int | None = None) -> Iterator
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _read(path: Path) -> bytes:
+    with _opened(path, FILE) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        return file.read()
 
 
 def _status(path: Path) -> os.stat_result | None:

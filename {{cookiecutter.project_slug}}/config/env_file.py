@@ -17,24 +17,29 @@ def read_env_file(path: Path) -> dict[str, str]:
     """The variables of a file; none if there is no file. Nothing in a value is filled in.
 
     Raises:
-        ConfigError: as `parse_env_file`.
+        ConfigError: the file cannot be read, or as `parse_env`.
     """
-    return {binding.key: binding.value or "" for binding in parse_env_file(path) if binding.key}
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    return {binding.key: binding.value or "" for binding in parse_env(content, path) if binding.key}
 
 
-def parse_env_file(path: Path) -> list[Binding]:
+def parse_env(content: bytes, path: Path) -> list[Binding]:
     """The variables and comments of a file in order, each with its text; all these texts together are the file.
 
     Raises:
-        ConfigError: the file cannot be read, or with a line for each line of it that is broken, or whose name is there
-            already. A value, which may be a secret, is never shown.
+        ConfigError: with a line for each line that is broken, or whose name is there already. A value, which may be a
+            secret, is never shown.
     """
     try:
-        text = path.read_bytes().decode()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: cannot be read: line {line} is not UTF-8") from None
     problems = []
     lines: dict[str, int] = {}
     bindings = list(parse_stream(io.StringIO(text, newline="")))

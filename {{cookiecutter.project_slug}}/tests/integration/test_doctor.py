@@ -77,9 +77,14 @@ def files(folder: AppDir) -> set[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["", "postgres", "redis", "rabbitmq"])
 def test_a_healthy_installation_passes_and_keeps_nothing_of_it(
-    folder: AppDir, session: Session, monkeypatch: pytest.MonkeyPatch
+    folder: AppDir, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, server: str
 ) -> None:
+    if server:
+        variable = "DATABASE_URL" if server == "postgres" else "QUEUE_URL"
+        monkeypatch.setenv(variable, request.getfixturevalue(f"{server}_url"))
+    assert CliRunner().invoke(cli, ["db", "upgrade"]).exit_code == 0
     monkeypatch.setattr(doctor, "PATIENCE", PATIENCE)
     before = files(folder)
     with ExitStack() as running:
@@ -93,12 +98,20 @@ def test_a_healthy_installation_passes_and_keeps_nothing_of_it(
     assert {name for name, (ok, _) in found.items() if ok is None} == {"cookies", "last backup"}
     assert [detail for ok, detail in found.values() if ok is False] == []
     assert files(folder) == before
-    assert session.scalars(select(DoneOnce)).all() == []
-    assert session.scalars(select(QueueMessage)).all() == []
+    engine = connect(os.environ.get("DATABASE_URL", f"sqlite:///{folder.database}"))
+    with sessions(engine)() as session:
+        assert session.scalars(select(DoneOnce)).all() == []
+        assert session.scalars(select(QueueMessage)).all() == []
+    engine.dispose()
 
 
-def test_without_worker_and_scheduler_it_says_so_and_takes_its_message_back(folder: AppDir, session: Session) -> None:
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_without_worker_and_scheduler_it_says_so_and_takes_its_message_back(
+    folder: AppDir, session: Session, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    monkeypatch.setenv("APP_ENV", environment)
     found = results()
+    assert found["cookies"][0] is (True if environment == "production" else None)
     assert {name for name, (ok, _) in found.items() if ok is False} == {"queue", "scheduler"}
     assert found["queue"][1].startswith(
         "no worker has answered for 0 s, and 0 jobs wait; start one: `python queues.py`"
@@ -202,7 +215,6 @@ def put_file_in_place_of_media(folder: AppDir) -> None:
 def test_a_fault_of_the_folder_is_found(
     folder: AppDir, check: str, fault: Callable[[AppDir], object], detail: str
 ) -> None:
-    assert results()[check][0] is True
     fault(folder)
     ok, found = results()[check]
     assert ok is False, found
@@ -231,7 +243,6 @@ def test_a_fault_of_the_settings_is_found(
     folder: AppDir, monkeypatch: pytest.MonkeyPatch, check: str, variable: str, value: str, detail: str
 ) -> None:
     monkeypatch.setenv("APP_ENV", "production")
-    assert check == "queue" or results()[check][0] is True
     monkeypatch.setenv(variable, value)
     result = run()
     [line] = [line for line in result.stdout.splitlines() if line[9:].startswith(check)]
@@ -258,7 +269,6 @@ def test_clocks_that_differ_are_found(folder: AppDir, monkeypatch: pytest.Monkey
     def late(_session: Session) -> datetime:
         return utc_now() - timedelta(seconds=30)
 
-    assert results()["clock"][0] is True
     monkeypatch.setattr(doctor, "database_now", late)
     ok, detail = results()["clock"]
     assert ok is False
@@ -269,7 +279,6 @@ def test_clocks_that_differ_are_found(folder: AppDir, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("limit", "value"), [("FREE_BYTES", 10**18), ("FREE_SHARE", 1.0)])
 def test_a_full_disk_is_found(folder: AppDir, monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
-    assert results()["disk space"][0] is True
     monkeypatch.setattr(doctor, limit, value)
     ok, detail = results()["disk space"]
     assert ok is False
@@ -307,6 +316,7 @@ def test_the_age_of_the_last_backup_is_told(folder: AppDir, tmp_path: Path, monk
     assert str(tmp_path) in results()["last backup"][1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_root_checks_as_the_service_and_leaves_nothing_of_its_own(migrated_database: Path) -> None:
     service = pwd.getpwnam("nobody")

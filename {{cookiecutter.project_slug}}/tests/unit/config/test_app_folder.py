@@ -9,10 +9,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from config import AppDir, AppDirError
+from config import AppDir, AppDirError, appdir_changes
 from config.appdir import FILES, FOLDERS, PARTS, application
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give things to others")
@@ -229,11 +230,11 @@ def test_all_that_is_in_the_way_is_told_at_once(folder: AppDir, tmp_path: Path) 
         "--user: found 'no-such-user', expected a user of this machine; make one with `useradd`",
         "--group: found 'no-such-group', expected a group of this machine; make one with `groupadd`",
         f"{folder.path}: is the app folder of 'shop', not of '{application()}'; use another folder",
-        f"{folder.path}/.env: expected a file, found a link to {elsewhere}/file; move it away",
+        f"{folder.path}/.env: expected a file, found a link to '{elsewhere}/file'; move it away",
         f"{folder.path}/README.md: expected a file, found a folder; move it away",
         f"{folder.path}/data/uploads: expected a folder, found a file; move it away",
-        f"{folder.path}/work: expected a folder, found a link to nowhere; move it away",
-        f"{folder.path}/cache: expected a folder, found a link to {elsewhere}; move it away",
+        f"{folder.path}/work: expected a folder, found a link to 'nowhere'; move it away",
+        f"{folder.path}/cache: expected a folder, found a link to '{elsewhere}'; move it away",
     ]
 
 
@@ -242,18 +243,16 @@ def test_what_is_behind_a_link_is_neither_looked_at_nor_changed(folder: AppDir, 
     elsewhere.mkdir(mode=0o777)
     folder.path.mkdir(parents=True)
     folder.data.symlink_to(elsewhere)
-    assert problems(folder) == [f"{folder.data}: expected a folder, found a link to {elsewhere}; move it away"]
+    assert problems(folder) == [f"{folder.data}: expected a folder, found a link to '{elsewhere}'; move it away"]
     link = AppDir(tmp_path / "link")
     link.path.symlink_to(elsewhere)
-    assert problems(link) == [f"{link.path}: expected a folder, found a link to {elsewhere}; move it away"]
+    assert problems(link) == [f"{link.path}: expected a folder, found a link to '{elsewhere}'; move it away"]
     assert list(elsewhere.iterdir()) == []
 
 
 def test_a_link_that_appears_after_the_look_is_not_followed(
     folder: AppDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from config import appdir_changes
-
     folder.make()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
@@ -261,8 +260,8 @@ def test_a_link_that_appears_after_the_look_is_not_followed(
     uploads.chmod(0o777)
     changes = appdir_changes._changes
 
-    def change_behind_its_back(*arguments: object) -> object:
-        found = changes(*arguments)  # type: ignore[arg-type]
+    def change_behind_its_back(*arguments: Any) -> list[appdir_changes.Change]:
+        found = changes(*arguments)
         if not uploads.is_symlink():
             uploads.rename(folder.data / "old")
             uploads.symlink_to(elsewhere)
@@ -272,6 +271,30 @@ def test_a_link_that_appears_after_the_look_is_not_followed(
     with pytest.raises(AppDirError, match=f"^{uploads}: cannot be set to mode 0750 from 0777: "):
         folder.make()
     assert mode(elsewhere) == 0o700
+
+
+def test_a_file_that_gets_another_name_after_the_look_is_not_changed(
+    folder: AppDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.make()
+    other = tmp_path / "other"
+    other.write_text("")
+    other.chmod(0o600)
+    (folder.path / "README.md").chmod(0o666)
+    changes = appdir_changes._changes
+
+    def change_behind_its_back(*arguments: Any) -> list[appdir_changes.Change]:
+        found = changes(*arguments)
+        (folder.path / "README.md").unlink()
+        os.link(other, folder.path / "README.md")
+        return found
+
+    monkeypatch.setattr(appdir_changes, "_changes", change_behind_its_back)
+    with pytest.raises(
+        AppDirError, match=r"README.md: cannot be set to mode 0640 from \d+: it is no longer a file of its"
+    ):
+        folder.make()
+    assert mode(other) == 0o600
 
 
 def test_a_file_with_another_name_elsewhere_is_refused(folder: AppDir, tmp_path: Path) -> None:
@@ -302,7 +325,7 @@ def test_a_folder_that_holds_other_things_is_refused(folder: AppDir) -> None:
     folder.path.mkdir(parents=True)
     for name in ("data", "lost+found", "bin", "etc", "home", "var"):
         (folder.path / name).mkdir()
-    expected = f"{folder.path}: holds what is not ours, bin, etc, home and 1 more; use an empty folder"
+    expected = f"{folder.path}: holds what is not ours, 'bin', 'etc', 'home' and 1 more; use an empty folder"
     assert problems(folder) == [expected]
     for name in ("bin", "etc", "home", "var"):
         (folder.path / name).rmdir()

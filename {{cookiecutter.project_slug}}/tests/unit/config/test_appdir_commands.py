@@ -164,6 +164,7 @@ def test_root_gives_the_service_what_it_writes(folder: AppDir) -> None:
     ]
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_plain_user_has_a_folder_of_their_own(open_path: Path) -> None:
     path = open_path / "app"
@@ -176,6 +177,7 @@ def test_a_plain_user_has_a_folder_of_their_own(open_path: Path) -> None:
     assert run("make", "--path", str(path)).output == f"ok: {path}\n"
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_plain_user_who_may_not_is_told_before_anything_is_changed(open_path: Path) -> None:
     path = open_path / "app"

@@ -61,10 +61,9 @@ def test_a_name_that_is_there_twice_is_refused(path: Path) -> None:
 
 
 def test_a_file_that_is_no_text_is_one_line(path: Path) -> None:
-    path.write_bytes(b"A=\xff\n")
-    with pytest.raises(ConfigError, match=f"^{path}: cannot be read: ") as caught:
+    path.write_bytes(b"A=1\nB=\xff\n")
+    with pytest.raises(ConfigError, match=f"^{path}: cannot be read: line 2 is not UTF-8$"):
         read_env_file(path)
-    assert len(caught.value.problems) == 1
     path.unlink()
     path.mkdir()
     with pytest.raises(ConfigError, match=f"^{path}: cannot be read: "):
