@@ -262,7 +262,7 @@ def test_a_scheduler_is_alive_for_as_long_as_it_notes_every_minute(
     session.commit()
     found, detail = results()["scheduler"]
     assert found is ok
-    assert detail.startswith("last seen now" if ok else "last seen 4 min ago; start it")
+    assert detail.startswith("last seen " if ok else "last seen 4 min ago; start it: `python scheduler.py`")
 
 
 def test_clocks_that_differ_are_found(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
