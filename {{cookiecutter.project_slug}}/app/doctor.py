@@ -1,6 +1,6 @@
 """Looks at everything that an installation needs, and says what mends what is wrong.
 
-This module is imported by every process of the service, because its workers run `answer`.
+This module is imported by every process of the service, because its workers run `answer_doctor`.
 """
 
 import importlib.metadata
@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 
 from app.command_line import print_json, printable, relative
 from app.services import UPGRADE
-from config import ROOT, AppDir, ConfigError, Settings, find_app_dir, load
+from config import ROOT, AppDir, ConfigError, Settings, find_app_dir, load, mask
 from config.safety import debug_problems, secret_problems
 from database import queue_admin, sessions, utc_now
 from database.broker import TableBroker
@@ -237,7 +237,7 @@ def check_queue(found: Installation) -> str:
                 if (waited := time.monotonic() - began) > PATIENCE:
                     waiting = sum(queue_admin.status(broker, name).waiting for name in queue_admin.queue_names(broker))
                     raise Failed(
-                        f"no worker has answered for {waited:.0f} s, and {waiting - 1} jobs wait; "
+                        f"no worker has answered for {waited:.0f} s, and {max(0, waiting - 1)} jobs wait; "
                         "start one: `python queues.py`, or look at its log"
                     )
                 time.sleep(PAUSE)
@@ -337,7 +337,7 @@ def examine(found: Installation) -> Iterator[Result]:
     try:
         for name, check in CHECKS.items():
             ok, detail = _outcome(check, found)
-            yield Result(name, ok, printable(" ".join(detail.split())))
+            yield Result(name, ok, printable(" ".join(str(mask("", detail)).split())))
     finally:
         found.close()
 
@@ -387,7 +387,7 @@ def _origin(found: Installation, key: str) -> str:
 
 
 def _database(found: Installation) -> Engine:
-    """The database, unless it is a file that would be made by looking at it."""
+    """The database, unless it is a file that is missing."""
     engine = found.get(Engine)
     if engine.dialect.name == "sqlite" and not Path(engine.url.database or "").exists():
         raise Skipped("needs the database")

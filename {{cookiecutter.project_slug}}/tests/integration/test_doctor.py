@@ -4,12 +4,13 @@ import json
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from database.messages import QueueMessage
 from database.once import DoneOnce
 from database.queue_statistics import QueueMinute
 from main import cli
+from storage.file import FileBackend
 
 VARIABLES = ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "PORT", "FLASK_DEBUG")
 PATIENCE = 30
@@ -121,7 +123,7 @@ def test_without_worker_and_scheduler_it_says_so_and_takes_its_message_back(
     assert session.scalars(select(DoneOnce)).all() == []
 
 
-def test_a_worker_that_works_is_enough(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_works_is_enough(folder: AppDir, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     def with_worker(settings: Settings) -> Flask:
         made = create_app(settings)
         worker = dramatiq.Worker(dramatiq.get_broker(), worker_timeout=10, worker_threads=1)
@@ -138,6 +140,7 @@ def test_a_worker_that_works_is_enough(folder: AppDir, monkeypatch: pytest.Monke
         for worker in workers:
             worker.stop()
     assert ok, detail
+    assert session.scalars(select(DoneOnce)).all() == []
 
 
 def test_people_get_a_line_for_each_check(folder: AppDir) -> None:
@@ -181,10 +184,12 @@ def write_garbage(folder: AppDir) -> None:
     folder.database.write_bytes(b"no database" * 1000)
 
 
-def damage_pages(folder: AppDir) -> None:
+def damage_a_table(folder: AppDir) -> None:
+    with closing(sqlite3.connect(folder.database)) as connection:
+        [[page]] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'queue_minute'")
+        [[size]] = connection.execute("PRAGMA page_size")
     content = bytearray(folder.database.read_bytes())
-    for page in range(4096 * 4, len(content) - 4096, 4096):
-        content[page : page + 512] = os.urandom(512)
+    content[(page - 1) * size : page * size] = b"\xff" * size
     folder.database.write_bytes(content)
 
 
@@ -207,7 +212,7 @@ def put_file_in_place_of_media(folder: AppDir) -> None:
         ("secret", lambda folder: folder.env_file.unlink(), "SECRET_KEY is not set; run `python main.py appdir make`"),
         ("database", lambda folder: folder.database.unlink(), "is missing; run `python main.py db upgrade`"),
         ("database", write_garbage, "file is not a database; see database.url, set in config/database.yaml"),
-        ("database", damage_pages, ""),
+        ("database", damage_a_table, "app.sqlite3: "),
         ("migrations", empty_database, "Run: python main.py db upgrade"),
         ("storage", put_file_in_place_of_media, "storage.disks.media, set in config/storage.yaml: "),
     ],
@@ -263,6 +268,17 @@ def test_a_scheduler_is_alive_for_as_long_as_it_notes_every_minute(
     found, detail = results()["scheduler"]
     assert found is ok
     assert detail.startswith("last seen " if ok else "last seen 4 min ago; start it: `python scheduler.py`")
+
+
+def test_a_disk_that_reads_something_else_than_was_written_is_found(
+    folder: AppDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(folder)
+    monkeypatch.setattr(FileBackend, "read", lambda *_: b"something else")
+    ok, detail = results()["storage"]
+    assert ok is False
+    assert detail.startswith("storage.disks.default: reads something else than was written")
+    assert files(folder) == before
 
 
 def test_clocks_that_differ_are_found(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
