@@ -5,12 +5,17 @@ import sys
 
 import click
 
-from config import AppDirError, ConfigError, load, require_safe
-from config.commands import appdir, config
+from config import ConfigError, load, require_safe
+from config.appdir_commands import appdir
+from config.commands import config
 from database.commands import db
 from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule", "user"]}
+SECTIONS = {
+    "Run": ["run"],
+    "Set up": ["appdir", "config", "db"],
+    "Look after": ["doctor", "backup", "storage", "queue", "schedule", "user"],
+}
 
 
 class CommandLine(click.Group):
@@ -39,14 +44,12 @@ class CommandLine(click.Group):
                     formatter.write_dl(commands)
 
     def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 2 for settings that are wrong, 1 for an app folder that cannot be made."""
+        """Run the command; exit 2 for settings that are wrong, or an app folder that cannot be made."""
         try:
             return super().invoke(context)
         except ConfigError as error:
             click.echo(error, err=True)
             raise SystemExit(2) from None
-        except AppDirError as error:
-            raise click.ClickException(str(error)) from None
 
 
 def app_commands(context: click.Context) -> click.Group:
@@ -95,6 +98,19 @@ def check() -> None:
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of what was checked.")
+def doctor(as_json: bool) -> None:
+    """Check everything that the service needs, and say what mends what is wrong.
+
+    Exits with 1 if a check has failed. Root checks as the owner of the app folder's data/, who runs the service.
+    """
+    from app import create_app
+    from app.doctor import report
+
+    sys.exit(0 if report(create_app, as_json=as_json) else 1)
 
 
 for command in (appdir, config, db, storage):

@@ -8,7 +8,16 @@ import svcs
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors, extensions, files, logs, pages, request_hooks, services
+from app import (
+    doctor,  # noqa: F401  (declares the job by which workers answer it)
+    errors,
+    extensions,
+    files,
+    logs,
+    pages,
+    request_hooks,
+    services,
+)
 from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import ConfigError, Settings, load, require_safe

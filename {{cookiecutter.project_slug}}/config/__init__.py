@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from config.appdir import AppDir, AppDirError
-from config.loading import ROOT, SECTIONS, load
+from config.appdir import ROOT, AppDir, AppDirError
+from config.loading import SECTIONS, find_app_dir, load
 from config.masking import mask
 from config.safety import require_safe
 from config.settings import Settings
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Settings",
     "exit_on_problems",
+    "find_app_dir",
     "load",
     "mask",
     "require_safe",

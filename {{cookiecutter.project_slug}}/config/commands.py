@@ -1,13 +1,12 @@
-"""Commands around settings and the app folder."""
+"""Commands around settings."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-from config import SECTIONS, AppDir, load, mask
+from config import SECTIONS, load, mask
 
 
 @click.group()
@@ -30,21 +29,6 @@ def show(as_json: bool) -> None:
     click.echo(f"environment: {settings.environment}\napp folder:  {settings.app_dir.path}\n")
     for key, row in rows.items():
         click.echo(f"{key} = {json.dumps(row['value'], ensure_ascii=False)}  {click.style(row['source'], dim=True)}")
-
-
-@click.group()
-def appdir() -> None:
-    """The folder that holds config, data and logs."""
-
-
-@appdir.command()
-@click.option("--path", type=click.Path(path_type=Path), help="Folder to make, if it is not the configured one.")
-def make(path: Path | None) -> None:
-    """Make what is missing in the app folder, with a fresh secret; what is there stays as it is."""
-    folder = AppDir(path.absolute()) if path else load().app_dir
-    for line in folder.make():
-        click.echo(line)
-    click.echo(f"ok: {folder.path}")
 
 
 def _value(settings: Any, key: str) -> Any:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
-from dotenv import dotenv_values
 
-from config.appdir import AppDir
+from config.appdir import ROOT, AppDir, application
+from config.env_file import read_env_file
 from config.masking import mask
 from config.settings import Settings
-from config.sources import ConfigError, Leaf, Tree, fill_in, origins, overlay, plain, read_environment, read_folder
+from config.sources import ConfigError, Tree, fill_in, origins, overlay, plain, read_environment, read_folder
 
-ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = ("development", "testing", "production")
 SECTIONS = {
     name: kind
@@ -37,8 +36,8 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     """
     environ = os.environ if environ is None else environ
     base = read_folder(root / "config", root)
-    app_dir = _app_dir(environ, base, root)
-    environ = {**_read_env_file(app_dir.env_file), **environ}
+    app_dir = find_app_dir(environ, root)
+    environ = {**read_env_file(app_dir.env_file), **environ}
     environment = _environment(environ)
 
     tree = base
@@ -60,24 +59,24 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     return Settings(environment=environment, root=root, app_dir=app_dir, origins=dict(origins(tree)), **sections)
 
 
-def _app_dir(environ: Mapping[str, str], base: Tree, root: Path) -> AppDir:
+def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> AppDir:
+    """The app folder, which can be found while other settings are wrong.
+
+    Args:
+        environ: environment variables; those of the process if not given.
+        root: the project's folder.
+
+    Raises:
+        ConfigError: APP_DIR is empty.
+    """
+    environ = os.environ if environ is None else environ
     if "APP_DIR" in environ:
         if not environ["APP_DIR"]:
             raise ConfigError("environment variable APP_DIR: found nothing, expected a folder; set or unset it")
         return AppDir(Path(environ["APP_DIR"]).absolute())
     if environ.get("APP_ENV") == "production":
-        slug = base.get("app", {}).get("slug")
-        return AppDir(Path("/srv", str(slug.value) if isinstance(slug, Leaf) else root.name, "shared"))
+        return AppDir(Path("/srv", application(root), "shared"))
     return AppDir(root / "instance")
-
-
-def _read_env_file(path: Path) -> dict[str, str]:
-    try:
-        if not path.exists():
-            return {}
-        return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def _environment(environ: Mapping[str, str]) -> str:

@@ -8,42 +8,45 @@ import string
 import zlib
 from collections.abc import Iterator
 
-from config.appdir import AppDir
+from config.appdir import MAKE, application
 from config.settings import Settings
 from config.sources import ConfigError
 
 PLACEHOLDER = re.compile(r"change.?me|secret|password|example|placeholder|testing|default|insecure", re.IGNORECASE)
-MEND = "`python main.py appdir make`, which writes one into the app folder's .env"
+MEND = f"`{MAKE}`, which writes one into the app folder's .env"
 
 
 def require_safe(settings: Settings) -> None:
     """Refuse to run with settings that would put the service at risk.
 
     Raises:
-        ConfigError: no secret at all; in production also a weak secret, debug mode, files in memory, or an app folder
-            that is missing or that others may write.
+        ConfigError: no secret at all, or an app folder of another application or a newer version; in production also
+            a weak secret, debug mode, files in memory, or an app folder that is missing or that others may write.
     """
-    problems = list(_secret_problems(settings))
+    problems = [*secret_problems(settings), *debug_problems(settings), *_folder_problems(settings)]
     if settings.environment == "production":
-        if settings.app.debug or os.environ.get("FLASK_DEBUG", "0") not in ("", "0", "false", "no"):
-            source = settings.origins["app.debug"] if settings.app.debug else "environment variable FLASK_DEBUG"
-            problems.append(f"{source}: app.debug: found true, expected false in production; remove it")
-        problems += _folder_problems(settings.app_dir)
-        for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
-            if url.startswith("memory:"):
-                key = f"storage.{'' if key == 'url' else 'disks.'}{key}"
-                problems.append(str(settings.wrong(key, url, "expected a place that keeps files in production")))
+        problems += _storage_problems(settings)
     if problems:
         raise ConfigError(*problems)
 
 
-def _secret_problems(settings: Settings) -> Iterator[str]:
+def secret_problems(settings: Settings) -> Iterator[str]:
+    """No secret; in production, a weak one."""
     secret = settings.app.secret_key
     where = f"{settings.origins['app.secret_key']}: app.secret_key"
     if not secret:
         yield f"{where}: SECRET_KEY is not set; run {MEND}"
     elif settings.environment == "production" and (PLACEHOLDER.search(secret) or _bits(secret) < 256):
         yield f"{where}: found a weak or well-known secret, expected 32 random bytes; remove SECRET_KEY and run {MEND}"
+
+
+def debug_problems(settings: Settings) -> Iterator[str]:
+    """Debug mode in production."""
+    if settings.environment != "production":
+        return
+    if settings.app.debug or os.environ.get("FLASK_DEBUG", "0") not in ("", "0", "false", "no"):
+        source = settings.origins["app.debug"] if settings.app.debug else "environment variable FLASK_DEBUG"
+        yield f"{source}: app.debug: found true, expected false in production; remove it"
 
 
 def _bits(secret: str) -> float:
@@ -54,11 +57,23 @@ def _bits(secret: str) -> float:
     return len(secret) * math.log2(alphabet)
 
 
-def _folder_problems(folder: AppDir) -> Iterator[str]:
+def _folder_problems(settings: Settings) -> Iterator[str]:
     """Whoever can write the folder, its secrets or its settings, can run code: log handlers are named there."""
+    folder = settings.app_dir
+    if problem := folder.stranger(application(settings.root)):
+        yield problem
+    if settings.environment != "production":
+        return
     if not folder.path.is_dir():
-        yield f"{folder.path}: the app folder is missing; run `python main.py appdir make`"
+        yield f"{folder.path}: the app folder is missing; run `{MAKE}`"
         return
     for path in (folder.path, folder.env_file, folder.config, *sorted(folder.config.glob("**/*")), folder.data):
         if path.exists() and path.stat().st_mode & stat.S_IWOTH:
             yield f"{path}: others may write it; run `chmod o-w {path}`"
+
+
+def _storage_problems(settings: Settings) -> Iterator[str]:
+    for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
+        if url.startswith("memory:"):
+            key = f"storage.{'' if key == 'url' else 'disks.'}{key}"
+            yield str(settings.wrong(key, url, "expected a place that keeps files in production"))

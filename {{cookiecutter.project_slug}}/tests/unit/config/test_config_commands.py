@@ -1,4 +1,4 @@
-"""`config show`, `config check` and `appdir make` of `main.py`, on the settings of an installation of its own."""
+"""`config show` and `config check` of `main.py`, on the settings of an installation of its own."""
 
 import json
 from pathlib import Path
@@ -88,18 +88,3 @@ def test_check_exits_with_1_and_the_reason_if_not(
     result = run("check")
     assert result.exit_code == 1
     assert reason in result.output
-
-
-def test_appdir_make_makes_the_configured_folder_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
-    result = CliRunner().invoke(cli, ["appdir", "make"])
-    assert result.exit_code == 0
-    assert f"made {tmp_path}/app/data\n" in result.output
-    assert run("check").exit_code == 0
-    assert CliRunner().invoke(cli, ["appdir", "make"]).output == f"ok: {tmp_path}/app\n"
-
-
-def test_appdir_make_can_be_told_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert CliRunner().invoke(cli, ["appdir", "make", "--path", "other"]).exit_code == 0
-    assert AppDir(tmp_path / "other").env_file.is_file()

@@ -104,6 +104,26 @@ def test_production_refuses_secrets_and_settings_that_others_may_write(folder: A
         path.chmod(mode)
 
 
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_no_service_starts_on_a_folder_that_is_not_its_own(folder: AppDir, environment: str) -> None:
+    settings = settings_of(folder, APP_ENV=environment)
+    folder.marker.write_text('{"application": "shop", "format": 1}')
+    [line] = problems(settings)
+    assert line == f"{folder.path}: is the app folder of 'shop', not of {settings.app.slug!r}; use another folder"
+    folder.marker.write_text(f'{{"application": "{settings.app.slug}", "format": 2}}')
+    [line] = problems(settings)
+    assert line.startswith(f"{folder.path}: was made by a newer version (format 2, this one knows 1)")
+    folder.marker.write_text("{")
+    [line] = problems(settings)
+    assert line.startswith(f"{folder.marker}: is broken, expected ")
+    folder.marker.unlink()
+    require_safe(settings)
+
+
+def test_another_name_in_the_settings_makes_no_other_application(folder: AppDir) -> None:
+    require_safe(settings_of(folder, APP_APP__SLUG="renamed"))
+
+
 def test_production_refuses_a_missing_app_folder(tmp_path: Path) -> None:
     settings = settings_of(AppDir(tmp_path / "none"), SECRET_KEY=secrets.token_urlsafe(32))
     assert problems(settings) == (f"{tmp_path}/none: the app folder is missing; run `python main.py appdir make`",)
