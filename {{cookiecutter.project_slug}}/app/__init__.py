@@ -8,7 +8,7 @@ import svcs
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors, extensions, files, logs, pages, request_hooks, services
+from app import errors, extensions, files, logs, metrics, pages, request_hooks, services, telemetry
 from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import ConfigError, Settings, load, require_safe
@@ -35,8 +35,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     services.register(app, settings)
     try:
+        metrics.register(app)
         # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
         request_hooks.register(app, settings)
+        telemetry.register(app, settings)
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)

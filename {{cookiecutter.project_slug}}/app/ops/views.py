@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import svcs
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, current_app, jsonify
 from sqlalchemy import Engine
 
 from app.services import UPGRADE
@@ -61,13 +61,20 @@ def _check_migrations() -> None:
 
 
 def _result(name: str, check: Callable[[], None]) -> str:
+    failing: set[str] = current_app.extensions.setdefault("not_ready", set())
     try:
         check()
     except PendingMigrations as error:
         return str(error)
     except Exception as error:
-        logger.exception("not ready: %s", name)
+        # Once, not at every probe.
+        if name not in failing:
+            logger.error("not ready: %s: %s: %s", name, type(error).__name__, error)  # noqa: TRY400  (a line is enough)
+        failing.add(name)
         return f"failed: {type(error).__name__}"
+    if name in failing:
+        logger.info("ready again: %s", name)
+    failing.discard(name)
     return "ok"
 
 
