@@ -26,7 +26,7 @@ if dramatiq.broker.global_broker is None:
     dramatiq.set_broker(NoBroker())
 
 # What of a request's identity goes with the jobs that it sends.
-CARRIED = ("request_id", "user_id")
+CARRIED = ("request_id", "user_id", "trace_id")
 
 logger = structlog.stdlib.get_logger("app.job")
 
@@ -56,7 +56,7 @@ class AppContext(dramatiq.Middleware):
         self.started = threading.local()
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
-        """Send the ids of the request and of its user along, also from job to job."""
+        """Send the ids of the request, its user and its trace along, also from job to job."""
         sender = {"user_id": known_user_id(), **structlog.contextvars.get_contextvars()}
         for name in CARRIED:
             if sender.get(name) is not None:

@@ -105,7 +105,7 @@ class Metrics:
 
         def change(in_use: int, idle: int) -> Callable[..., None]:
             def listener(*_: object) -> None:
-                for state, by in (("in use", in_use), ("idle", idle)):
+                for state, by in (("in_use", in_use), ("idle", idle)):
                     if by:
                         self._bound(("pool", state), lambda: self.connections.labels(state).inc)(by)  # noqa: B023
 

@@ -66,10 +66,10 @@ def _result(name: str, check: Callable[[], None]) -> str:
         check()
     except PendingMigrations as error:
         return str(error)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, the service is not ready)
         # Once, not at every probe.
         if name not in failing:
-            logger.error("not ready: %s: %s: %s", name, type(error).__name__, error)  # noqa: TRY400  (a line is enough)
+            logger.error("not ready: %s: %s: %s", name, type(error).__name__, error)
         failing.add(name)
         return f"failed: {type(error).__name__}"
     if name in failing:

@@ -1,0 +1,164 @@
+"""What log lines and metrics cost: requests a second of the blog's first page, with and without them.
+
+`python -m benchmarks.observability` runs it. gunicorn serves the generated service with one worker and one thread, so
+that the time between two answers is what one of them costs; wrk asks for a page with ten posts. All variants run at
+once, are asked in turns, and the figures are medians.
+"""
+
+import os
+import shutil
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from urllib.request import urlopen
+
+from benchmarks.queue import TEMPLATE
+from tests.servers import HOST, free_port
+
+ROUNDS = 15
+SECONDS = 2
+POSTS = 10
+PATIENCE = 60
+FLOOR = 0.9
+
+# What a variant takes away; "nothing" is the service as it is.
+VARIANTS = {"neither": ("log", "metrics"), "log lines": ("metrics",), "metrics": ("log",), "both": ()}
+
+# The hooks of the service, without some of them: a WSGI module that gunicorn serves instead of web.py.
+MODULE = '''
+import os
+from app.metrics import Metrics
+
+left_out = os.environ["LEFT_OUT"].split(",")
+if "metrics" in left_out:
+    Metrics.follow_pool = lambda self, engine: None
+    Metrics.count_request = lambda self, method, route, status, seconds: None
+
+from web import app
+
+if "log" in left_out:
+    import logging
+    from app import request_hooks
+
+    class Silent:
+        def log(self, level, event, **fields): ...
+
+    request_hooks.logger = Silent()
+'''
+
+JOBS = '''
+import timeit
+from app import create_app, metrics
+import svcs
+app = create_app()
+metrics.share(app)
+with app.app_context():
+    count = svcs.flask.get(metrics.Metrics).count_job
+number = 100_000
+print(timeit.timeit(lambda: count("default", "noop", "done", 0.001), number=number) / number * 1e6)
+'''
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    """Whether the page is there, with its posts."""
+    with suppress(OSError), urlopen(f"http://{HOST}:{port}/", timeout=5) as response:
+        return bool(response.read().count(b"post number") >= POSTS)
+    return False
+
+
+def add_posts(database: Path) -> None:
+    """Ten of them, by somebody."""
+    with closing(sqlite3.connect(database)) as connection:
+        user = ("ada", "ada@example.org", "-", "2026-01-01 00:00:00", "key")
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(user)") if row[3]]
+        known = dict(zip(("username", "email", "password_hash", "created", "session_key"), user, strict=True))
+        values = {name: known.get(name, 0) for name in columns if name != "id"}
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        connection.execute(f'INSERT INTO "user" (id, {names}) VALUES (1, {marks})', list(values.values()))
+        connection.executemany(
+            "INSERT INTO post (author_id, title, body, created) VALUES (1, ?, ?, '2026-01-01 00:00:00')",
+            [(f"post number {number}", "words " * 100) for number in range(POSTS)],
+        )
+        connection.commit()
+
+
+def requests_per_second(port: int) -> float:
+    """What wrk measures."""
+    command = ["wrk", "-t1", "-c4", f"-d{SECONDS}s", f"http://{HOST}:{port}/"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in printed, printed
+    return float(printed.partition("Requests/sec:")[2].split()[0])
+
+
+def main() -> None:
+    """Print the table; exit with 1 if log lines and metrics cost too much."""
+    if not shutil.which("wrk"):
+        sys.exit("needs wrk: apt install wrk")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="observability-bench-")))
+        bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--accept-hooks", "no"]
+        subprocess.run([*bake, "-o", str(folder)], check=True, stdout=subprocess.DEVNULL)
+        project = folder / "my_service"
+        (project / "measured.py").write_text(MODULE)
+        ports, rates = {}, {name: list[float]() for name in VARIANTS}
+        for number, (name, left_out) in enumerate(VARIANTS.items()):
+            ports[name] = free_port()
+            environment = {
+                "PATH": os.environ["PATH"],
+                "APP_ENV": "testing",
+                "APP_DIR": str(folder / f"app-{number}"),
+                "PORT": str(ports[name]),
+                "APP_WEB__WORKERS": "1",
+                "APP_WEB__THREADS": "1",
+                "APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json",
+                "LEFT_OUT": ",".join(left_out),
+            }
+            log = stack.enter_context((folder / f"log-{number}").open("wb"))
+            for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade")):
+                subprocess.run([sys.executable, *command], cwd=project, env=environment, check=True, stdout=log, stderr=log)
+            add_posts(folder / f"app-{number}/data/app.sqlite3")
+            server = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "measured:app"], cwd=project, env=environment, stderr=log
+            )
+            stack.callback(server.wait)
+            stack.callback(server.terminate)
+        for port in ports.values():
+            wait_for(lambda port=port: answers(port))  # type: ignore[misc]
+            requests_per_second(port)  # Nobody measures what the first requests load.
+        names = list(VARIANTS)
+        for turn in range(ROUNDS):
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                rates[name].append(requests_per_second(ports[name]))
+        job = subprocess.run(
+            [sys.executable, "-c", JOBS], cwd=project, env=environment, check=True, capture_output=True, text=True
+        )
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    # Of each turn on its own, because the machine is not equally fast in all of them.
+    base = rates["neither"]
+    print(f"{'blog index, 10 posts':22} {'requests/s':>10} {'ratio':>8} {'µs per request':>15}")
+    ratios = {}
+    for name, values in rates.items():
+        ratios[name] = statistics.median(rate / bare for rate, bare in zip(values, base, strict=True))
+        cost = statistics.median(1e6 / rate - 1e6 / bare for rate, bare in zip(values, base, strict=True))
+        print(f"{name:22} {medians[name]:10.0f} {ratios[name]:6.3f} x {cost:15.0f}")
+    print(f"metrics of a job: {float(job.stdout):.1f} µs")
+    if ratios["both"] < FLOOR:
+        sys.exit(f"both: expected at least {FLOOR} x")
+
+
+if __name__ == "__main__":
+    main()
