@@ -7,22 +7,21 @@ once, are asked in turns, and the figures are medians.
 
 import os
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
 from benchmarks.queue import TEMPLATE
 from tests.servers import HOST, free_port
 
-ROUNDS = 15
-SECONDS = 2
+ROUNDS = 40
+SECONDS = 1
 POSTS = 10
 PATIENCE = 60
 FLOOR = 0.9
@@ -52,6 +51,18 @@ if "log" in left_out:
     request_hooks.logger = Silent()
 '''
 
+SEED = f'''
+from app import create_app
+from app.accounts import User
+from app.blog.models import Post
+from app.services import transaction
+
+with transaction(create_app()) as session:
+    session.add(user := User(username="ada", email="ada@example.org", password_hash="-"))
+    session.flush()
+    session.add_all(Post(author_id=user.id, title=f"post number {{n}}", body="words " * 100) for n in range({POSTS}))
+'''
+
 JOBS = '''
 import timeit
 from app import create_app, metrics
@@ -78,22 +89,6 @@ def answers(port: int) -> bool:
     with suppress(OSError), urlopen(f"http://{HOST}:{port}/", timeout=5) as response:
         return bool(response.read().count(b"post number") >= POSTS)
     return False
-
-
-def add_posts(database: Path) -> None:
-    """Ten of them, by somebody."""
-    with closing(sqlite3.connect(database)) as connection:
-        user = ("ada", "ada@example.org", "-", "2026-01-01 00:00:00", "key")
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(user)") if row[3]]
-        known = dict(zip(("username", "email", "password_hash", "created", "session_key"), user, strict=True))
-        values = {name: known.get(name, 0) for name in columns if name != "id"}
-        names, marks = ", ".join(values), ", ".join("?" * len(values))
-        connection.execute(f'INSERT INTO "user" (id, {names}) VALUES (1, {marks})', list(values.values()))
-        connection.executemany(
-            "INSERT INTO post (author_id, title, body, created) VALUES (1, ?, ?, '2026-01-01 00:00:00')",
-            [(f"post number {number}", "words " * 100) for number in range(POSTS)],
-        )
-        connection.commit()
 
 
 def requests_per_second(port: int) -> float:
@@ -128,9 +123,8 @@ def main() -> None:
                 "LEFT_OUT": ",".join(left_out),
             }
             log = stack.enter_context((folder / f"log-{number}").open("wb"))
-            for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade")):
+            for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade"), ("-c", SEED)):
                 subprocess.run([sys.executable, *command], cwd=project, env=environment, check=True, stdout=log, stderr=log)
-            add_posts(folder / f"app-{number}/data/app.sqlite3")
             server = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "measured:app"], cwd=project, env=environment, stderr=log
             )

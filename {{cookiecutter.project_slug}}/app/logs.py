@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,17 @@ COMMON: list[Processor] = [
 
 _NAMES = r"password|passwd|passphrase|secret|token|authorization|cookie|dsn|(?:api|access|private)[_-]?key|session_key"
 SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]*):\S*@")
+# All repetitions have an end: a long text that somebody sent must not keep us busy.
+PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]{0,200}):\S{0,1000}@")
 # In a message: password=…, 'token': '…', Authorization: Bearer ….
 SECRET_IN_TEXT = re.compile(
-    rf"""([\w-]*(?:{_NAMES})[\w-]*\\?["']?\s*[=:]\s*)"""
-    r"""((?:b?"(?:[^"\\]|\\.)*"|b?'(?:[^'\\]|\\.)*')|(?:(?:Bearer|Basic|Token)\s+)?[^\s,;&"'<>)}\]]+)""",
+    rf"""((?:{_NAMES})[\w-]{{0,30}}\\?["']?\s{{0,5}}[=:]\s{{0,5}})"""
+    r"""(b?"(?:[^"\\]|\\.){0,1000}"|b?'(?:[^'\\]|\\.){0,1000}'|"""
+    r"""(?:(?:Bearer|Basic|Token)\s{1,5})?[^\s,;&"'<>)}\]]+)""",
     re.IGNORECASE,
 )
+# What we write ourselves.
+PLAIN = {"level", "logger", "timestamp"}
 
 logger = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
@@ -129,7 +134,8 @@ class SharedFile(logging.Handler):
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Hide secrets: values whose names say so, at any depth, and passwords in texts and URLs."""
     for name, value in event.items():
-        event[name] = hide(value, name)
+        if name not in PLAIN:
+            event[name] = hide(value, name)
     return event
 
 
@@ -140,7 +146,7 @@ def hide(value: Any, name: str = "") -> Any:
         value: anything; what is not a text, a mapping or a sequence stays as it is.
         name: what it is called.
     """
-    if name and value is not None and SECRET_NAME.search(name):
+    if value is not None and _is_secret(name):
         return "***"
     if isinstance(value, str):
         return hide_in_text(value)
@@ -149,6 +155,11 @@ def hide(value: Any, name: str = "") -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [hide(inner) for inner in value]
     return value
+
+
+@lru_cache(maxsize=1000)
+def _is_secret(name: str) -> bool:
+    return SECRET_NAME.search(name) is not None
 
 
 def hide_in_text(text: str) -> str:

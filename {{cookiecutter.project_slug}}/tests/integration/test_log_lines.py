@@ -5,6 +5,7 @@ import logging
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,15 @@ def test_a_secret_is_never_logged(
     assert not any(secret in logged for secret in SECRETS)
     if line == "in an error":
         assert not any(secret in settings.app_dir.error_log.read_text() for secret in SECRETS)
+
+
+@pytest.mark.parametrize("part", ["a", "token", "://a:", "token=", "token='", "password=\\\\", "cookie: "])
+def test_a_long_text_keeps_nobody_busy(make_app: MakeApp, records: Records, part: str) -> None:
+    make_app(**JSON_LINES)
+    started = time.process_time()
+    structlog.stdlib.get_logger("app").warning(part * (200_000 // len(part)))
+    assert time.process_time() - started < 2
+    assert len(records()) == 1
 
 
 def test_what_is_no_secret_stays(make_app: MakeApp, records: Records) -> None:
