@@ -2,11 +2,12 @@
 
 `python -m benchmarks.observability` runs it. gunicorn serves the generated service with one worker and one thread, so
 that the time between two answers is what one of them costs; wrk asks for a page with ten posts. All variants run at
-once, are asked in turns, and the figures are medians.
+once, are asked in turns, and the figures are medians. It needs Linux.
 """
 
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,9 +18,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-from benchmarks.queue import TEMPLATE
-from tests.servers import HOST, free_port
-
+TEMPLATE = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
 ROUNDS = 40
 SECONDS = 1
 POSTS = 10
@@ -30,7 +30,7 @@ FLOOR = 0.9
 VARIANTS = {"neither": ("log", "metrics"), "log lines": ("metrics",), "metrics": ("log",), "both": ()}
 
 # The hooks of the service, without some of them: a WSGI module that gunicorn serves instead of web.py.
-MODULE = '''
+MODULE = """
 import os
 from app.metrics import Metrics
 
@@ -49,9 +49,9 @@ if "log" in left_out:
         def log(self, level, event, **fields): ...
 
     request_hooks.logger = Silent()
-'''
+"""
 
-SEED = f'''
+SEED = f"""
 from app import create_app
 from app.accounts import User
 from app.blog.models import Post
@@ -61,9 +61,9 @@ with transaction(create_app()) as session:
     session.add(user := User(username="ada", email="ada@example.org", password_hash="-"))
     session.flush()
     session.add_all(Post(author_id=user.id, title=f"post number {{n}}", body="words " * 100) for n in range({POSTS}))
-'''
+"""
 
-JOBS = '''
+JOBS = """
 import timeit
 from app import create_app, metrics
 import svcs
@@ -73,7 +73,14 @@ with app.app_context():
     count = svcs.flask.get(metrics.Metrics).count_job
 number = 100_000
 print(timeit.timeit(lambda: count("default", "noop", "done", 0.001), number=number) / number * 1e6)
-'''
+"""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -99,6 +106,13 @@ def requests_per_second(port: int) -> float:
     return float(printed.partition("Requests/sec:")[2].split()[0])
 
 
+def processor_seconds(server: int) -> float:
+    """What gunicorn's worker has used of the processor, which other programs on this machine change little."""
+    [worker] = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    user, system = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Print the table; exit with 1 if log lines and metrics cost too much."""
     if not shutil.which("wrk"):
@@ -109,7 +123,9 @@ def main() -> None:
         subprocess.run([*bake, "-o", str(folder)], check=True, stdout=subprocess.DEVNULL)
         project = folder / "my_service"
         (project / "measured.py").write_text(MODULE)
-        ports, rates = {}, {name: list[float]() for name in VARIANTS}
+        ports, servers = dict[str, int](), dict[str, int]()
+        rates = {name: list[float]() for name in VARIANTS}
+        costs = {name: list[float]() for name in VARIANTS}
         for number, (name, left_out) in enumerate(VARIANTS.items()):
             ports[name] = free_port()
             environment = {
@@ -124,10 +140,13 @@ def main() -> None:
             }
             log = stack.enter_context((folder / f"log-{number}").open("wb"))
             for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade"), ("-c", SEED)):
-                subprocess.run([sys.executable, *command], cwd=project, env=environment, check=True, stdout=log, stderr=log)
+                subprocess.run(
+                    [sys.executable, *command], cwd=project, env=environment, check=True, stdout=log, stderr=log
+                )
             server = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "measured:app"], cwd=project, env=environment, stderr=log
             )
+            servers[name] = server.pid
             stack.callback(server.wait)
             stack.callback(server.terminate)
         for port in ports.values():
@@ -136,19 +155,21 @@ def main() -> None:
         names = list(VARIANTS)
         for turn in range(ROUNDS):
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                used = processor_seconds(servers[name])
                 rates[name].append(requests_per_second(ports[name]))
+                costs[name].append((processor_seconds(servers[name]) - used) / rates[name][-1] / SECONDS * 1e6)
         job = subprocess.run(
             [sys.executable, "-c", JOBS], cwd=project, env=environment, check=True, capture_output=True, text=True
         )
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    # Of each turn on its own, because the machine is not equally fast in all of them.
-    base = rates["neither"]
-    print(f"{'blog index, 10 posts':22} {'requests/s':>10} {'ratio':>8} {'µs per request':>15}")
+    print(f"{'blog index, 10 posts':22} {'requests/s':>10} {'ratio':>9} {'CPU µs per request':>19} {'more':>5}")
     ratios = {}
-    for name, values in rates.items():
-        ratios[name] = statistics.median(rate / bare for rate, bare in zip(values, base, strict=True))
-        cost = statistics.median(1e6 / rate - 1e6 / bare for rate, bare in zip(values, base, strict=True))
-        print(f"{name:22} {medians[name]:10.0f} {ratios[name]:6.3f} x {cost:15.0f}")
+    for name in VARIANTS:
+        # Of each turn on its own, because the machine is not equally fast in all of them.
+        ratios[name] = statistics.median(rate / bare for rate, bare in zip(rates[name], rates["neither"], strict=True))
+        cost = statistics.median(costs[name])
+        more = statistics.median(cost - bare for cost, bare in zip(costs[name], costs["neither"], strict=True))
+        print(f"{name:22} {medians[name]:10.0f} {ratios[name]:7.3f} x {cost:19.0f} {more:5.0f}")
     print(f"metrics of a job: {float(job.stdout):.1f} µs")
     if ratios["both"] < FLOOR:
         sys.exit(f"both: expected at least {FLOOR} x")

@@ -92,9 +92,7 @@ class Metrics:
         if seconds is not None:
             self._bound(("job seconds", job), lambda: self.job_seconds.labels(job).observe)(seconds)
 
-    def _bound(
-        self, key: tuple[Any, ...], find: Callable[[], Callable[[float], None]]
-    ) -> Callable[[float], None]:
+    def _bound(self, key: tuple[Any, ...], find: Callable[[], Callable[[float], None]]) -> Callable[[float], None]:
         found = self.bound.get(key)
         if found is None:
             found = self.bound[key] = find()
@@ -215,9 +213,7 @@ class Scrape(Collector):
         yield oldest
 
 
-def overdue(
-    wanted: schedule.Schedule, known: schedule.KnownSchedule | None, started: datetime, now: datetime
-) -> float:
+def overdue(wanted: schedule.Schedule, known: schedule.KnownSchedule | None, started: datetime, now: datetime) -> float:
     """For how many seconds the first slot is due that no scheduler has dealt with; 0 if there is none.
 
     A schedule that no scheduler has seen in its present form begins with `started`, when this process did. One that
@@ -269,9 +265,7 @@ def share(app: Flask) -> None:
         with _locked(folder):
             _add_up_the_gone(folder)
     except OSError as error:
-        raise ConfigError(
-            f"{folder}: cannot be written: {error.strerror}. Run: python main.py appdir make"
-        ) from None
+        raise ConfigError(f"{folder}: cannot be written: {error.strerror}. Run: python main.py appdir make") from None
     # The library looks here for its files' folder.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     metrics.folder = folder

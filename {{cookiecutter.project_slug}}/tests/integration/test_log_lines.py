@@ -179,9 +179,7 @@ def test_what_is_no_secret_stays(make_app: MakeApp, records: Records) -> None:
 
 
 @pytest.mark.parametrize("letter", ["\n", "\r\n", "\x1b[2J", "\x85", "\u2028", "\x9b31m", "\u202e"])
-def test_nobody_can_forge_a_line_for_people(
-    make_app: MakeApp, capsys: pytest.CaptureFixture[str], letter: str
-) -> None:
+def test_nobody_can_forge_a_line_for_people(make_app: MakeApp, capsys: pytest.CaptureFixture[str], letter: str) -> None:
     make_app(**PEOPLE_LINES)
     forged = f"ada{letter}2026-01-01T00:00:00Z [info] payment received"
     logging.getLogger("library").warning("user %s", forged)
@@ -328,9 +326,7 @@ def test_a_log_file_may_be_renamed_and_its_folder_removed(make_app: MakeApp, set
     assert [line["event"] for line in lines_of(log)] == ["third"]
 
 
-def test_a_log_file_that_cannot_be_written_is_one_line(
-    make_app: MakeApp, settings: Settings, records: Records
-) -> None:
+def test_a_log_file_that_cannot_be_written_is_one_line(make_app: MakeApp, settings: Settings, records: Records) -> None:
     make_app(**JSON_LINES)
     settings.app_dir.logs.touch()
     for number in range(3):

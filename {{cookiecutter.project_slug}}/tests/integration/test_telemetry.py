@@ -2,15 +2,22 @@
 
 import gzip
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import dramatiq
 import pytest
+import sentry_sdk
 import structlog
 import svcs
 from flask import Flask, request
@@ -19,8 +26,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-import sentry_sdk
+from app.accounts import User
 from app.extensions import csrf
+from app.ops.jobs import remove_expired
+from app.services import transaction
 from config import ConfigError, Settings
 
 MakeApp = Callable[..., Flask]
@@ -35,7 +44,14 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.bodies: list[bytes] = []
+        self.received: list[tuple[str, bytes]] = []
+
+    @property
+    def bodies(self) -> list[bytes]:
+        return [body for _, body in self.received]
+
+    def bodies_at(self, path: str) -> list[bytes]:
+        return [body for where, body in self.received if where == path]
 
     @property
     def address(self) -> str:
@@ -44,7 +60,7 @@ class Receiver(ThreadingHTTPServer):
     def events(self) -> list[dict[str, Any]]:
         """What Sentry got: in each envelope, a line of JSON before each item."""
         found = []
-        for body in self.bodies:
+        for body in self.bodies_at("/api/1/envelope/"):
             lines = [json.loads(line) for line in body.splitlines() if line]
             found += [item for head, item in zip(lines[1::2], lines[2::2], strict=True) if head["type"] == "event"]
         return found
@@ -52,7 +68,7 @@ class Receiver(ThreadingHTTPServer):
     def spans(self) -> dict[str, Any]:
         """What OpenTelemetry got, by name."""
         found = {}
-        for body in self.bodies:
+        for body in self.bodies_at("/v1/traces"):
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 for scope in resource.scope_spans:
                     found.update({span.name: span for span in scope.spans})
@@ -64,7 +80,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.append(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.received.append((self.path, body))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -198,7 +216,7 @@ def test_a_trace_goes_from_a_request_to_its_job_and_the_sql_of_both(
 def test_an_app_that_ends_leaves_no_traces_to_others(make_app: MakeApp, receiver: Receiver) -> None:
     traced = make_app(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
     svcs.flask.close_registry(traced)
-    receiver.bodies.clear()
+    receiver.received.clear()
     plain = make_app()
     assert plain.test_client().get("/login").status_code == 200
     again = make_app(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
@@ -241,3 +259,59 @@ def test_without_the_settings_nothing_is_imported(settings: Settings) -> None:
     command = [sys.executable, "-c", check]
     result = subprocess.run(command, cwd=settings.root, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_processes_that_were_forked_send_as_well(
+    settings: Settings, make_app: MakeApp, receiver: Receiver, tmp_path: Path
+) -> None:
+    with transaction(make_app()) as session:
+        remove_expired.send("slot")
+        session.execute(text("DROP TABLE rate_limit"))
+        session.execute(text(f"DROP TABLE {User.__tablename__}"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "APP_ENV": "testing",
+        "APP_DIR": str(settings.app_dir.path),
+        "PORT": str(port),
+        "SENTRY_DSN": f"http://key@{receiver.address}/1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
+        "dramatiq_worker_timeout": "50",
+    }
+
+    def answer() -> int:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/profile/ada", timeout=5) as response:
+                return int(response.status)
+        except HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def heard() -> bool:
+        return {event["tags"].get("job", "") for event in receiver.events()} == {"", "remove_expired"}
+
+    with (tmp_path / "log").open("wb") as log:
+        running = [
+            subprocess.Popen([sys.executable, *command], cwd=settings.root, env=environment, stdout=log, stderr=log)
+            for command in (("-m", "gunicorn", "--preload", "web:app"), ("queues.py",))
+        ]
+    try:
+        wait_for(answer)
+        assert answer() == 500
+        wait_for(heard)
+    finally:
+        for process in running:
+            process.terminate()
+    assert [process.wait(30) for process in running] == [0, 0], (tmp_path / "log").read_text()
+    assert {"GET /profile/<username>", "job remove_expired"} <= receiver.spans().keys()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
