@@ -26,7 +26,7 @@ POSTS = 10
 PATIENCE = 60
 FLOOR = 0.9
 
-# What a variant takes away; "nothing" is the service as it is.
+# What each variant of the service goes without.
 VARIANTS = {"neither": ("log", "metrics"), "log lines": ("metrics",), "metrics": ("log",), "both": ()}
 
 # The hooks of the service, without some of them: a WSGI module that gunicorn serves instead of web.py.
@@ -42,7 +42,6 @@ if "metrics" in left_out:
 from web import app
 
 if "log" in left_out:
-    import logging
     from app import request_hooks
 
     class Silent:

@@ -124,6 +124,10 @@ class SharedFile(logging.Handler):
                     return False
             except FileNotFoundError:
                 return False
+            if os.geteuid() == 0 and not status.st_size:
+                # What a command of root's wrote first, the service has to go on with.
+                owner = self.path.parent.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             if self.limit and status.st_size and status.st_size + len(line) > self.limit:
                 self.path.replace(self.older)
                 return False

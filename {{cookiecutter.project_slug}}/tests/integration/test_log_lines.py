@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import stat
 import subprocess
 import sys
@@ -337,6 +338,16 @@ def test_a_log_file_that_cannot_be_written_is_one_line(make_app: MakeApp, settin
     settings.app_dir.logs.unlink()
     logging.getLogger("app").error("well again")
     assert [line["event"] for line in lines_of(settings.app_dir.error_log)] == ["well again"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_logs_belongs_to_whom_the_folder_belongs_to(make_app: MakeApp, settings: Settings) -> None:
+    make_app(**JSON_LINES)
+    settings.app_dir.logs.mkdir()
+    os.chown(settings.app_dir.logs, 65534, 65534)
+    logging.getLogger("app").error("broken")
+    status = settings.app_dir.error_log.stat()
+    assert (status.st_uid, status.st_gid) == (65534, 65534)
 
 
 LINES, WRITERS, LIMIT = 300, 4, 60_000

@@ -22,10 +22,10 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
-from app.metrics import overdue
+from app.metrics import overdue, share
 from app.ops.jobs import remove_expired
 from app.services import transaction
-from config import Settings
+from config import ConfigError, Settings
 from database.schedule import CatchUp, KnownSchedule, Schedule
 
 MakeApp = Callable[..., Flask]
@@ -256,6 +256,28 @@ def test_a_visitor_behind_a_proxy_on_this_machine_is_none_of_this_machine(
     for visitor in ("203.0.113.9", "127.0.0.1"):
         answer = client.get("/metrics", environ_overrides=LOOPBACK, headers={"X-Forwarded-For": visitor})
         assert answer.status_code == status
+
+
+def test_an_app_that_shared_its_numbers_leaves_nothing_behind(make_app: MakeApp, settings: Settings) -> None:
+    first, second = make_app(), make_app()
+    share(first)
+    first.test_client().get("/login")
+    assert numbers_in(first.test_client().get("/metrics").text)["http_requests_total", "GET", "/login", "200"] == 1
+    svcs.flask.close_registry(first)
+    second.test_client().get("/login")
+    assert numbers_in(second.test_client().get("/metrics").text)["http_requests_total", "GET", "/login", "200"] == 1
+    # The next one finds what the first has counted, as after a restart.
+    third = make_app()
+    share(third)
+    assert numbers_in(third.test_client().get("/metrics").text)["http_requests_total", "GET", "/login", "200"] == 1
+    assert not list(settings.app_dir.metrics.glob("counter_[0-9]*"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(make_app: MakeApp, settings: Settings) -> None:
+    app = make_app()
+    settings.app_dir.work.touch()
+    with pytest.raises(ConfigError, match=r"^/.*/work/metrics: cannot be written: [^\n]*appdir make$"):
+        share(app)
 
 
 class Processes:
