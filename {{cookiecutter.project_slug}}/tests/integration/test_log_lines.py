@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,7 @@ def test_what_root_logs_belongs_to_whom_the_folder_belongs_to(make_app: MakeApp,
     assert (status.st_uid, status.st_gid) == (65534, 65534)
 
 
-LINES, WRITERS, LIMIT = 300, 4, 60_000
+LINES, WRITERS, LIMIT = 1000, 4, 2_000
 
 
 WRITE = f"""
@@ -358,6 +359,8 @@ import logging, sys
 from app.logs import SharedFile, json_formatter
 handler = SharedFile(sys.argv[1], limit={LIMIT})
 handler.setFormatter(json_formatter())
+print("ready", flush=True)
+sys.stdin.readline()
 for number in range({LINES}):
     handler.handle(logging.LogRecord("app", logging.ERROR, "", 0, f"{{sys.argv[2]}} {{number}}", None, None))
 """
@@ -366,8 +369,17 @@ for number in range({LINES}):
 def test_several_processes_write_one_error_log_that_stays_small(settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "errors.jsonl"
     command = [sys.executable, "-c", WRITE, str(path)]
-    writers = [subprocess.Popen([*command, str(number)], cwd=settings.root) for number in range(WRITERS)]
-    assert [writer.wait(20) for writer in writers] == [0] * WRITERS
+    with ExitStack() as stack:
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": settings.root}
+        writers: list[Any] = [
+            stack.enter_context(subprocess.Popen([*command, str(number)], **pipes)) for number in range(WRITERS)
+        ]
+        # All at once.
+        for writer in writers:
+            writer.stdout.readline()
+        for writer in writers:
+            writer.stdin.close()
+        assert [writer.wait(20) for writer in writers] == [0] * WRITERS
     older = path.with_name("errors.1.jsonl")
     assert sorted(path.parent.iterdir()) == [older, path]
     assert all(0 < file.stat().st_size <= LIMIT for file in (path, older))
