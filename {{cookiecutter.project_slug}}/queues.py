@@ -9,13 +9,14 @@ from pathlib import Path
 
 import dramatiq
 
-from app import create_app
+from app import create_app, metrics
 from app.services import require_migrated
 from config import exit_on_problems, load
 
 with exit_on_problems():
     settings = load()
     app = create_app(settings)
+    metrics.share(app)
     require_migrated(app)
 broker = dramatiq.get_broker()
 

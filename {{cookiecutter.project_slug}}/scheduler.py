@@ -7,7 +7,7 @@ from typing import cast
 
 import dramatiq
 
-from app import create_app
+from app import create_app, metrics
 from app.services import require_migrated, transaction
 from config import exit_on_problems, load
 from database import queue_statistics, schedule
@@ -16,6 +16,7 @@ from database.broker import TableBroker
 with exit_on_problems():
     settings = load()
     app = create_app(settings)
+    metrics.share(app)
     require_migrated(app)
 
 

@@ -4,12 +4,13 @@ import os
 import sys
 from pathlib import Path
 
-from app import create_app
+from app import create_app, metrics
 from config import exit_on_problems, load
 
 with exit_on_problems():
     settings = load()
     app = create_app(settings)
+    metrics.share(app)
 
 
 def main() -> None:

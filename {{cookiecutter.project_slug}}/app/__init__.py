@@ -14,9 +14,11 @@ from app import (
     extensions,
     files,
     logs,
+    metrics,
     pages,
     request_hooks,
     services,
+    telemetry,
 )
 from app.queue_commands import queue
 from app.schedule_commands import schedule
@@ -44,8 +46,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     services.register(app, settings)
     try:
+        metrics.register(app)
         # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
         request_hooks.register(app, settings)
+        telemetry.register(app, settings)
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)

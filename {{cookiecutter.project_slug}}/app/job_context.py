@@ -1,4 +1,4 @@
-"""What surrounds every job: an app context, a transaction, and log lines with the id of the request that sent it."""
+"""What surrounds every job: an app context, a transaction, and log lines that say who sent it and in which request."""
 
 import functools
 import threading
@@ -10,7 +10,8 @@ from typing import Any
 import dramatiq
 import structlog
 from dramatiq.brokers.stub import StubBroker
-from flask import Flask
+from flask import Flask, g, has_request_context
+from sqlalchemy import inspect
 
 
 class NoBroker(StubBroker):
@@ -24,7 +25,22 @@ class NoBroker(StubBroker):
 if dramatiq.broker.global_broker is None:
     dramatiq.set_broker(NoBroker())
 
+# What of a request's identity goes with the jobs that it sends.
+CARRIED = ("request_id", "user_id", "trace_id")
+
 logger = structlog.stdlib.get_logger("app.job")
+
+
+def known_user_id() -> int | None:
+    """Who sent the running request, if somebody has asked for that already: the database is not asked for a log line.
+
+    The number of the row: what Flask-Login keeps in the session is as good as a password.
+    """
+    user = g.get("_login_user") if has_request_context() else None
+    if user is None or not user.is_authenticated:
+        return None
+    identity = inspect(user).identity
+    return identity[0] if identity else None
 
 
 class AppContext(dramatiq.Middleware):
@@ -40,15 +56,17 @@ class AppContext(dramatiq.Middleware):
         self.started = threading.local()
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
-        """Send the id of the request along, also from job to job."""
-        if request_id := structlog.contextvars.get_contextvars().get("request_id"):
-            message.options.setdefault("request_id", request_id)
+        """Send the ids of the request, its user and its trace along, also from job to job."""
+        sender = {"user_id": known_user_id(), **structlog.contextvars.get_contextvars()}
+        for name in CARRIED:
+            if sender.get(name) is not None:
+                message.options.setdefault(name, sender[name])
 
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
-        """Put that id, and the job's own, into every log line of the job."""
+        """Put those ids, and the job's own, into every log line of the job."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
-            request_id=message.options.get("request_id"),
+            **{name: message.options[name] for name in CARRIED if name in message.options},
             job=message.actor_name,
             message_id=message.message_id,
             attempt=message.options.get("retries", 0) + 1,

@@ -1,23 +1,32 @@
 """What happens before and after every request."""
 
+import logging
 import re
 import time
 import uuid
 
 import structlog
+import svcs
 from flask import Flask, Response, g, request, session
 
+from app.job_context import known_user_id
+from app.metrics import Metrics
 from config import Settings
 
 # What a form may hold beside its file, in bytes.
 FORM_AROUND_FILE = 10_000
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+# What is asked for all the time, and says nothing about anybody.
+QUIET = ("static", "metrics")
+
 logger = structlog.stdlib.get_logger("app.request")
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Attach the hooks. Those after a request run from the last to the first."""
+    with app.app_context():
+        metrics = svcs.flask.get(Metrics)
 
     @app.before_request
     def identify() -> None:
@@ -40,13 +49,20 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def log(response: Response) -> Response:
-        level = "debug" if request.blueprint == "ops" or request.endpoint == "static" else "info"
-        getattr(logger, level)(
+        seconds = time.perf_counter() - g.started
+        route = request.url_rule.rule if request.url_rule else None
+        if request.endpoint != "metrics":
+            metrics.count_request(request.method, route, response.status_code, seconds)
+        quiet = request.blueprint == "ops" or request.endpoint in QUIET
+        user_id = known_user_id()
+        logger.log(
+            logging.DEBUG if quiet else logging.INFO,
             "request",
             method=request.method,
-            route=request.url_rule.rule if request.url_rule else None,
+            route=route,
             status=response.status_code,
-            milliseconds=round((time.perf_counter() - g.started) * 1000, 1),
+            milliseconds=round(seconds * 1000, 1),
+            **({} if user_id is None else {"user_id": user_id}),
         )
         return response
 

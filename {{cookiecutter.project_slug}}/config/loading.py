@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,6 +24,13 @@ SECTIONS = {
     if name == "logging" or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
 }
 UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
+
+
+@cache
+def project_version(root: Path = ROOT) -> str:
+    """The version in `pyproject.toml`."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return str(project["version"])
 
 
 def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:

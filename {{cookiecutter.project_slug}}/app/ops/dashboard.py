@@ -22,8 +22,8 @@ from app.command_line import relative
 from app.ops.charts import MINUTE, Chart, depth_chart, throughput_chart
 from app.ops.error_log import LoggedError, recent_errors
 from app.ops.sizes import Sizes
-from app.ops.views import PendingMigrations, blueprint, check_services, in_words, project_version
-from config import Settings
+from app.ops.views import PendingMigrations, blueprint, check_services, in_words
+from config import Settings, project_version
 from database import queue_admin, queue_statistics, utc_now
 from database.broker import TableBroker
 from database.queue_admin import QueuedMessage, QueueStatus

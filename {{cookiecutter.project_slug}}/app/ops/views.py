@@ -1,17 +1,14 @@
 """Health and version, as JSON for load balancers and people with curl."""
 
 import logging
-import tomllib
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import svcs
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, current_app, jsonify
 from sqlalchemy import Engine
 
 from app.services import UPGRADE
-from config import Settings
+from config import Settings, project_version
 
 blueprint = Blueprint("ops", __name__, template_folder="templates")
 logger = logging.getLogger(__name__)
@@ -35,9 +32,15 @@ def livez() -> Response:
 def readyz() -> tuple[Response, int]:
     """Whether everything that a request may need is there: 200, or 503 with what is not."""
     found = check_services()
+    failing: set[str] = current_app.extensions.setdefault("not_ready", set())
     for name, error in found.items():
-        if error and not isinstance(error, PendingMigrations):
-            logger.error("not ready: %s", name, exc_info=error)
+        # Once, not at every probe.
+        if error and name not in failing:
+            logger.error("not ready: %s: %s: %s", name, type(error).__name__, error)
+            failing.add(name)
+        elif not error and name in failing:
+            logger.info("ready again: %s", name)
+            failing.discard(name)
     ready = not any(found.values())
     results = {name: in_words(error) for name, error in found.items()}
     return jsonify(status="ok" if ready else "failed", checks=results), 200 if ready else 503
@@ -62,13 +65,6 @@ def in_words(error: Exception | None) -> str:
     if isinstance(error, PendingMigrations):
         return str(error)
     return f"failed: {type(error).__name__}" if error else "ok"
-
-
-@cache
-def project_version(root: Path) -> str:
-    """The version in `pyproject.toml`."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["version"])
 
 
 def _name(ping: svcs.ServicePing) -> str:

@@ -145,7 +145,7 @@ def test_a_job_logs_under_the_id_of_the_request_that_sent_it(app: Flask, declare
     actor.send()
 
     assert work() == 0
-    assert [context["request_id"] for context in seen] == [sent.headers["X-Request-ID"], None]
+    assert [context.get("request_id") for context in seen] == [sent.headers["X-Request-ID"], None]
     assert {context["job"] for context in seen} == {"look"}
 
 
