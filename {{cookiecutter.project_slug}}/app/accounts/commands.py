@@ -1,8 +1,10 @@
 """Commands for accounts: making them, new passwords, and who is an administrator."""
 
+import os
 import sys
 
 import click
+import structlog
 import svcs
 from flask import current_app
 from sqlalchemy import select
@@ -16,6 +18,8 @@ from app.accounts.passwords import hash_password
 from app.command_line import ServiceGroup, WrongInput, as_json, print_json, print_table, printable
 from app.services import transaction
 from config import Settings
+
+audit = structlog.stdlib.get_logger("app.audit")
 
 PROMPT_NOTE = "The password is asked for twice, or is one line of the standard input if that is no terminal."
 
@@ -45,6 +49,7 @@ def create(name: str, email: str, admin: bool) -> None:
             session.add(account)
     except IntegrityError:
         raise WrongInput(f"{account.username}: this name is taken") from None
+    _note("user.create", account, admin=admin)
     click.echo(f"{account.username}: made{', an administrator' if admin else ''}")
 
 
@@ -58,6 +63,7 @@ def password(name: str) -> None:
     with transaction(current_app):
         account = _find(name)
         account.password_hash, account.session_key = hashed, new_session_key()
+    _note("user.password", account)
     click.echo(f"{account.username}: has a new password, and is logged out everywhere")
 
 
@@ -69,6 +75,7 @@ def admin(name: str, remove: bool) -> None:
     with transaction(current_app):
         account = _find(name)
         account.is_admin = not remove
+    _note("user.admin", account, admin=account.is_admin)
     click.echo(f"{account.username}: is {'no' if remove else 'an'} administrator")
 
 
@@ -82,6 +89,11 @@ def list_users(as_json: bool) -> None:
         print_json(rows)
     else:
         print_table(("NAME", "ADMIN", "CREATED", "EMAIL"), [tuple(row.values()) for row in rows])
+
+
+def _note(action: str, account: User, **fields: bool) -> None:
+    """Who did it is the machine's user: nobody logs in here."""
+    audit.info(action, user=f"uid {os.getuid()}", account=account.username, **fields)
 
 
 def _find(name: str) -> User:

@@ -50,8 +50,25 @@ def _entry(position: int, line: bytes) -> LoggedError | None:
         return None
     if not isinstance(fields, dict):
         return None
-    names = ("level", "logger", "event", "request_id", "exception")
-    return LoggedError(position, _time(fields.get("timestamp")), *(_text(fields.get(name)) for name in names))
+    names = ("level", "logger", "event", "request_id")
+    texts = [_text(fields.get(name)) for name in names]
+    return LoggedError(position, _time(fields.get("timestamp")), *texts, _traceback(fields.get("exception")))
+
+
+def _traceback(value: Any) -> str:
+    """What `app.logs` writes as data, the way Python prints it."""
+    try:
+        return "\n\n".join("\n".join((*map(_frame, error["frames"]), _last_line(error))) for error in reversed(value))
+    except (KeyError, TypeError):
+        return _text(value)
+
+
+def _frame(frame: dict[str, Any]) -> str:
+    return f'File "{frame["filename"]}", line {frame["lineno"]}, in {frame["name"]}'
+
+
+def _last_line(error: dict[str, Any]) -> str:
+    return f"{error['exc_type']}: {error['exc_value']}"
 
 
 def _text(value: Any) -> str:

@@ -45,6 +45,17 @@ def refusal(invoke: Invoke) -> Callable[..., str]:
     return refusal
 
 
+def test_what_was_done_to_an_account_leaves_an_audit_line(invoke: Invoke, settings: Settings) -> None:
+    for arguments in (["create", "ada", "--admin"], ["password", "ada"], ["admin", "ada", "--remove"], ["list"]):
+        assert invoke(*arguments).exit_code == 0
+    lines = [json.loads(line) for line in settings.app_dir.audit_log.read_text(encoding="utf-8").splitlines()]
+    assert [(line["event"], line["account"], line["user"], line.get("admin")) for line in lines] == [
+        ("user.create", "ada", f"uid {os.getuid()}", True),
+        ("user.password", "ada", f"uid {os.getuid()}", None),
+        ("user.admin", "ada", f"uid {os.getuid()}", False),
+    ]
+
+
 def find(app: Flask, name: str) -> User | None:
     with app.app_context():
         return find_user(name)

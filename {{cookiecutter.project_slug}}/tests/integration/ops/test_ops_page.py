@@ -235,6 +235,22 @@ def test_recent_errors_are_shown_latest_first_as_text(admin: Any, settings: Sett
     assert "3 min ago , error, app.x, request abc-1" in text_of(admin.get("/ops"))
 
 
+def test_an_error_that_the_service_logs_is_shown_with_its_way_there(admin: Any, app: Flask) -> None:
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.get("/broken")
+    def broken() -> str:
+        try:
+            return str(1 / 0)
+        except ZeroDivisionError as error:
+            raise LookupError("nothing <here>") from error
+
+    assert admin.get("/broken").status_code == 500
+    page = admin.get("/ops").text
+    assert "in broken\nZeroDivisionError: division by zero" in page
+    assert page.index("ZeroDivisionError: ") < page.index("LookupError: nothing &lt;here&gt;")
+
+
 def test_lines_that_are_no_errors_are_left_out(admin: Any, settings: Settings) -> None:
     path = write_errors(settings, "not json", "[]", '{"event": 7, "timestamp": 5}', error("whole"), '{"event": "cut')
     with path.open("ab") as file:
