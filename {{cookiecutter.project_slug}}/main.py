@@ -5,12 +5,17 @@ import sys
 
 import click
 
+from backup.commands import backup
 from config import AppDirError, ConfigError, load, require_safe
 from config.commands import appdir, config
 from database.commands import db
 from storage.commands import storage
 
-SECTIONS = {"Run": ["run"], "Set up": ["appdir", "config", "db"], "Look after": ["storage", "queue", "schedule"]}
+SECTIONS = {
+    "Run": ["run"],
+    "Set up": ["appdir", "config", "db"],
+    "Look after": ["backup", "storage", "queue", "schedule"],
+}
 
 
 class CommandLine(click.Group):
@@ -97,7 +102,7 @@ def check() -> None:
     click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
 
 
-for command in (appdir, config, db, storage):
+for command in (appdir, backup, config, db, storage):
     cli.add_command(command)
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def create_app(settings: Settings | None = None) -> Flask:
             load_feature(feature, settings).register(app)
         if "index" not in app.view_functions:
             app.add_url_rule("/", "index", pages.front_page)
-        if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
+        # The shipped settings disable back_up, also in a service without the feature that has it.
+        if unknown := set(settings.schedule.disabled) - {*SCHEDULES, "back_up"}:
             raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
         app.cli.add_command(queue)
         app.cli.add_command(schedule)
