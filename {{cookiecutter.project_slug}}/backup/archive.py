@@ -119,9 +119,6 @@ class Listing:
         self.file.seek(0)
         return (line.rstrip(b",\n") for line in self.file)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return (msgspec.json.decode(line, type=Entry) for line in self.lines())
-
 
 class Writer:
     """Writes a backup into a stream.
@@ -182,7 +179,6 @@ class Content:
     """What was found in a backup; `size` is that of all files together."""
 
     manifest: Manifest
-    entries: Listing
     files: int
     size: int
 
@@ -207,7 +203,7 @@ def read(
         Refused: it is no backup, is damaged, or holds what no backup holds.
     """
     count, total, previous, entries = 0, 0, None, Listing()
-    with _content(file, passphrase) as content, _damaged():
+    with entries.file, _content(file, passphrase) as content, _damaged():
         tar = tarfile.TarFile(fileobj=content, tarinfo=_Header)
         while (header := tar.next()) and header.name != MANIFEST:
             _forget_members(tar)
@@ -227,7 +223,7 @@ def read(
         manifest = _compare(_stream(tar, header), entries)
         if tar.next() or any(rest := content.read(tarfile.RECORDSIZE + 1)) or len(rest) > tarfile.RECORDSIZE:
             raise Refused("altered: there is something behind its end")
-    return Content(manifest, entries, count, total)
+    return Content(manifest, count, total)
 
 
 @contextmanager

@@ -31,14 +31,16 @@ class BackupGroup(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         """Run the command; exit 2 for what is refused, 1 for what fails."""
-        # So that SIGTERM cleans up as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGTERM cleans up as Ctrl-C does.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(context)
         except Refused as error:
             raise RefusedInput(str(error)) from None
         except BackupError as error:
             raise click.ClickException(str(error)) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=BackupGroup)

@@ -44,8 +44,8 @@ class Created:
     pruned: list[Path] = field(default_factory=list)
 
 
-def ignore(_count: int) -> None:
-    """Show no progress."""
+def ignore(_told: object) -> None:
+    """For who wants no progress."""
 
 
 def folder_of(settings: Settings) -> Path:
@@ -88,7 +88,7 @@ def create(
     try:
         with no_removals(settings.app_dir), _work_folder(settings.app_dir.work) as work:
             remove_abandoned(folder, f"{glob.escape(settings.app.slug)}-*{PARTIAL}")
-            size = sum(found.status.st_size for found in files.walk(root, left_out) if not found.is_folder)
+            size = sum(found.status.st_size for found in files.walk(root, left_out, ignore) if not found.is_folder)
             created = datetime.now(UTC)
             copy = work / "copy"
             if database:
@@ -121,8 +121,8 @@ def _write(
     tar: Writer, done: Created, root: Path, left_out: Collection[str], inserted: files.Found, copy: Path
 ) -> None:
     """Add all files, and the copy of the database among them, where it belongs by its path."""
-    both = heapq.merge([inserted], files.walk(root, left_out), key=lambda found: files.sort_key(found.path))
-    for found in both:
+    found_files = files.walk(root, left_out, done.vanished.append)
+    for found in heapq.merge([inserted], found_files, key=lambda found: files.sort_key(found.path)):
         if found.is_folder:
             tar.add(found.path, found.status)
             continue

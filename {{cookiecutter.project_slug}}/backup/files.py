@@ -50,7 +50,7 @@ class Found:
         return stat.S_ISDIR(self.status.st_mode)
 
 
-def walk(root: Path, left_out: Collection[str]) -> Iterator[Found]:
+def walk(root: Path, left_out: Collection[str], vanished: Callable[[str], object]) -> Iterator[Found]:
     """All that belongs into a backup, each folder before what is in it, in the order of `sort_key`.
 
     Folders are opened one below the other, never by path: whoever may write in the app folder cannot make a backup
@@ -59,13 +59,15 @@ def walk(root: Path, left_out: Collection[str]) -> Iterator[Found]:
     Args:
         root: the app folder.
         left_out: paths in it that are not wanted.
+        vanished: is told the path of what is gone when its turn comes.
 
     Raises:
         BackupError: something is neither file nor folder, or its name cannot be written down.
     """
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for found in _walk(root, descriptor, "", left_out, sorted((*FILES, *FOLDERS))):
+        names = sorted(set(os.listdir(descriptor)) & {*FILES, *FOLDERS})  # noqa: PTH208  (pathlib takes no descriptor)
+        for found in _walk(root, descriptor, "", names, left_out, vanished):
             is_right = found.is_folder == (found.path in FOLDERS)
             if "/" not in found.path and not is_right:
                 raise BackupError(f"{root / found.path}: expected a {'file' if found.is_folder else 'folder'}")
@@ -74,7 +76,14 @@ def walk(root: Path, left_out: Collection[str]) -> Iterator[Found]:
         os.close(descriptor)
 
 
-def _walk(root: Path, folder: int, prefix: str, left_out: Collection[str], names: list[str]) -> Iterator[Found]:
+def _walk(
+    root: Path,
+    folder: int,
+    prefix: str,
+    names: list[str],
+    left_out: Collection[str],
+    vanished: Callable[[str], object],
+) -> Iterator[Found]:
     for name in names:
         path = f"{prefix}{name}"
         if path in left_out or (prefix == "sessions/" and name != "data"):
@@ -82,7 +91,8 @@ def _walk(root: Path, folder: int, prefix: str, left_out: Collection[str], names
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            continue  # It was removed since the folder was read, or was never there.
+            vanished(path)
+            continue
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             kind = "a link" if stat.S_ISLNK(status.st_mode) else "neither file nor folder"
             raise BackupError(f"{str(root / path)!r}: {kind}, which no backup can hold; move it away")
@@ -93,10 +103,11 @@ def _walk(root: Path, folder: int, prefix: str, left_out: Collection[str], names
             try:
                 below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             except FileNotFoundError:
+                vanished(path)
                 continue
             try:
                 inside = sorted(os.listdir(below))  # noqa: PTH208  (pathlib takes no descriptor)
-                yield from _walk(root, below, f"{path}/", left_out, inside)
+                yield from _walk(root, below, f"{path}/", inside, left_out, vanished)
             finally:
                 os.close(below)
 
