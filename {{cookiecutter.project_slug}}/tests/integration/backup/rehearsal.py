@@ -22,7 +22,7 @@ import dramatiq
 import svcs
 from flask import Flask
 from PIL import Image
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from werkzeug.datastructures import FileStorage
 
 from app import create_app
@@ -143,7 +143,7 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
         with transaction(app) as session:
             users = list(session.scalars(select(User)))
             messages = list(session.scalars(select(QueueMessage)))
-            posts = _posts(session) if "blog" in features(app) else []
+            posts = session.execute(text("SELECT title, body FROM post")).all() if "blog" in features(app) else []
         by_id = {user.id: user for user in users}
         named = [("media", user.picture) for user in users if user.picture]
         named += [("default", f"accounts/uploads/{user.picture_upload}") for user in users if user.picture_upload]
@@ -169,12 +169,6 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
     finally:
         svcs.flask.close_registry(app)
     return found
-
-
-def _posts(session: Any) -> list[tuple[str, str]]:
-    from app.blog.models import Post
-
-    return [(row.title, row.body) for row in session.execute(select(Post.title, Post.body))]
 
 
 def _finish(app: Flask) -> Iterator[str]:

@@ -31,6 +31,9 @@ def folder(tmp_path: Path) -> AppDir:
 
 def rehearse(folder: AppDir, environ: dict[str, str], place: Path, back: dict[str, str]) -> None:
     """Twice, since what may go wrong does not always."""
+    # Between the copy of the database and the files that it names, much can happen.
+    with (folder.data / "a").open("wb") as file:
+        file.truncate(200 << 20)
     settings = load(environ)
     engine = connect(settings.database.url or f"sqlite:///{folder.database}")
     upgrade(engine)
