@@ -27,6 +27,8 @@ format: $(VENV)/ready ## Format the code and mend what can be mended
 bench: $(BENCH_VENV)/ready ## Measure what is promised: takes about 20 minutes
 	$(VENV)/bin/python -m benchmarks.generation
 	$(VENV)/bin/python -m benchmarks.storage
+	$(BENCH_VENV)/bin/python -m benchmarks.backups
+	$(BENCH_VENV)/bin/python -m benchmarks.observability
 	$(BENCH_VENV)/bin/python -m benchmarks.queue
 
 bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim kills slots requests idle)

@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from backup.commands import backup
 from config import ConfigError, load, require_safe
 from config.appdir_commands import appdir
 from config.commands import config
@@ -113,7 +114,7 @@ def doctor(as_json: bool) -> None:
     sys.exit(0 if report(create_app, as_json=as_json) else 1)
 
 
-for command in (appdir, config, db, storage):
+for command in (appdir, backup, config, db, storage):
     cli.add_command(command)
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import (
-    doctor,  # noqa: F401  (declares the job by which workers answer it)
     errors,
     extensions,
     files,
+    jobs,
     logs,
     metrics,
     pages,
@@ -24,6 +24,8 @@ from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import ConfigError, Settings, load, require_safe
 from database.schedule import SCHEDULES
+
+__all__ = ["create_app", "jobs"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -1,7 +1,4 @@
-"""Looks at everything that an installation needs, and says what mends what is wrong.
-
-This module is imported by every process of the service, because its workers run `answer_doctor`.
-"""
+"""Looks at everything that an installation needs, and says what mends what is wrong."""
 
 import importlib.metadata
 import os
@@ -27,15 +24,15 @@ from flask import Flask
 from rich.console import Console
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from app.command_line import print_json, printable, relative
+from app.jobs import answer_doctor
 from app.services import UPGRADE
 from config import ROOT, AppDir, ConfigError, Settings, find_app_dir, load, mask
 from config.safety import debug_problems, secret_problems
 from database import queue_admin, sessions, utc_now
 from database.broker import TableBroker
-from database.once import DoneOnce, once
+from database.once import DoneOnce
 from database.queue_statistics import last_sample
 from database.schedule import database_now
 from storage import StorageError
@@ -125,12 +122,6 @@ class Installation:
         """Close what was opened."""
         if isinstance(self.loaded, Settings) and isinstance(app := self.made, Flask):
             svcs.flask.close_registry(app)
-
-
-@dramatiq.actor(priority=-1)
-def answer_doctor(key: str) -> None:
-    """Show that a worker is alive: take a key, which the doctor looks for."""
-    once(key, svcs.flask.get(Session))
 
 
 def check_settings(found: Installation) -> str:

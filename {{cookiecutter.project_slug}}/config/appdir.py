@@ -32,9 +32,9 @@ class Part(NamedTuple):
 PARTS = {
     "config": Part("settings of this installation, which go before those of the project", written=False),
     "data": Part("the SQLite database, and files", folders=("batches", "exports", "templates", "upgrades", "uploads")),
-    "static": Part("built assets, for the web server", written=False),
+    "static": Part("built assets, for the web server", written=False, in_backups=False),
     "media": Part("users' files, for the web server"),
-    "logs": Part("logs in files"),
+    "logs": Part("logs in files", in_backups=False),
     "sessions": Part("web sessions, if they are kept on disk", folders=("data", "lock")),
     "work": Part("what the processes of the service tell each other", in_backups=False, disposable=True),
     "cache": Part("what can be made again", in_backups=False, disposable=True),

@@ -1,5 +1,6 @@
 """Fixtures of all tests. Each test has an app folder and a database of its own."""
 
+import json
 import re
 import secrets
 import shutil
@@ -112,7 +113,8 @@ def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     """Settings of an installation that keeps its data in the test's own folder."""
     folder = AppDir(tmp_path / "app")
     folder.data.mkdir(parents=True)
-    return msgspec.structs.replace(shipped_settings, app_dir=folder)
+    log = json.dumps(shipped_settings.logging).replace(str(shipped_settings.app_dir.path), str(folder.path))
+    return msgspec.structs.replace(shipped_settings, app_dir=folder, logging=json.loads(log))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from app.accounts.models import User
 from app.accounts.pictures import small_picture
+from backup import PUT_OFF, BackupRunning, removal
+from config import Settings
 from database import utc_now
 from database.schedule import scheduled
 from storage import NotFound
@@ -62,9 +64,15 @@ def make_picture(user_id: int, upload: str) -> None:
 
 @dramatiq.actor
 def remove_file(disk: str, path: str) -> None:
-    """Delete a file. Sent in a transaction, it is deleted if and only if that transaction commits."""
-    with suppress(NotFound):
-        svcs.flask.get(Disks)[disk].remove(path)
+    """Delete a file. Sent in a transaction, it is deleted if and only if that transaction commits.
+
+    While a backup is made, it is put off: see `backup.lock`.
+    """
+    try:
+        with removal(svcs.flask.get(Settings).app_dir), suppress(NotFound):
+            svcs.flask.get(Disks)[disk].remove(path)
+    except BackupRunning:
+        remove_file.send_with_options(args=(disk, path), delay=PUT_OFF)
 
 
 @scheduled("15 3 * * *", catch_up="latest")
@@ -80,7 +88,11 @@ def remove_abandoned_uploads(slot: str) -> None:
     awaited = {f"{UPLOADS}/{upload}" for upload in session.scalars(waiting)}
     session.commit()  # Nobody's writes shall wait while files are removed.
     abandoned = [entry for entry in old if entry.path not in awaited]
-    for entry in abandoned:
-        with suppress(NotFound):
-            uploads.remove(entry.path)
+    try:
+        for entry in abandoned:
+            with removal(svcs.flask.get(Settings).app_dir), suppress(NotFound):
+                uploads.remove(entry.path)
+    except BackupRunning:
+        remove_abandoned_uploads.send_with_options(args=(slot,), delay=PUT_OFF)
+        return
     logger.info("removed %d abandoned uploads, due %s", len(abandoned), slot)

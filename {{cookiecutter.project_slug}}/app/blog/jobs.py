@@ -26,6 +26,8 @@ from app.blog.models import (
     insert_posts,
     lock_unfinished,
 )
+from backup import PUT_OFF, BackupRunning, removal
+from config import Settings
 from database import utc_now
 from database.schedule import scheduled
 from storage import NotFound, Storage
@@ -109,9 +111,13 @@ def remove_expired_exports(slot: str) -> None:
     uploads = set(session.scalars(select(PostImport.upload)))
     imports, exports = (set(map(str, session.scalars(select(kind.id)))) for kind in (PostImport, PostExport))
     session.commit()  # Nobody's writes shall wait while files are removed.
-    count = _remove_orphans(disks["default"], UPLOADS, uploads)
-    count += _remove_orphans(disks["batches"], "posts", imports)
-    count += _remove_orphans(disks["exports"], "posts", exports)
+    try:
+        count = _remove_orphans(disks["default"], UPLOADS, uploads)
+        count += _remove_orphans(disks["batches"], "posts", imports)
+        count += _remove_orphans(disks["exports"], "posts", exports)
+    except BackupRunning:
+        remove_expired_exports.send_with_options(args=(slot,), delay=PUT_OFF)
+        return
     logger.info("removed %d files of imports and exports, due %s", count, slot)
 
 
@@ -121,7 +127,7 @@ def _remove_orphans(disk: Storage, folder: str, kept: set[str]) -> int:
     old = [entry.path for entry in disk.list(folder) if entry.modified < yesterday]
     orphans = [path for path in old if path.removeprefix(f"{folder}/").split("/")[0] not in kept]
     for path in orphans:
-        with suppress(NotFound):
+        with removal(svcs.flask.get(Settings).app_dir), suppress(NotFound):
             disk.remove(path)
     return len(orphans)
 
