@@ -96,13 +96,12 @@ def restore(path: Path, folder: Path, settings: Settings, position: Callable[[in
             if url:
                 databases.restore_postgres(url, partial / files.POSTGRES)
                 (partial / files.POSTGRES).unlink()
-            os.sync()
             partial.rename(folder)
-            try:
-                AppDir(folder).make()
-            except AppDirError as error:
-                folder.rename(partial)
-                raise BackupError(str(error)) from None
+    try:
+        # Behind the lock on the new folder, which it takes itself.
+        AppDir(folder).make()
+    except AppDirError as error:
+        raise BackupError(f"{folder}: is restored, but not complete: {error}") from None
     verified = Verified(path, content.manifest, content.files, content.size)
     return Restored(folder, verified, url, set(known.revisions) != heads())
 

@@ -50,9 +50,9 @@ def _entry(position: int, line: bytes) -> LoggedError | None:
         return None
     if not isinstance(fields, dict):
         return None
-    names = ("level", "logger", "event", "request_id")
-    texts = [_text(fields.get(name)) for name in names]
-    return LoggedError(position, _time(fields.get("timestamp")), *texts, _traceback(fields.get("exception")))
+    level, logger, event, request_id = (_text(fields.get(name)) for name in ("level", "logger", "event", "request_id"))
+    time, exception = _time(fields.get("timestamp")), _traceback(fields.get("exception"))
+    return LoggedError(position, time, level, logger, event, request_id, exception)
 
 
 def _traceback(value: Any) -> str:

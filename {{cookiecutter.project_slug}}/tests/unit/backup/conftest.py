@@ -17,7 +17,6 @@ FILES = {
     "media/pictures/one.webp": b"one",
     "sessions/data/abc": b"session",
     "README.md": b"What this folder is\n",
-    "appdir.json": b"{}\n",
 }
 LEFT_OUT = [
     "work/file",
