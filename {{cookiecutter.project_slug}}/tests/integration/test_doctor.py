@@ -75,7 +75,9 @@ def results() -> dict[str, tuple[bool | None, str]]:
 
 
 def files(folder: AppDir) -> set[Path]:
-    return {path for path in folder.path.rglob("*") if path.is_file() and path.parent != folder.data}
+    """All of them but those in which the running processes keep their rows and numbers."""
+    running = (folder.data, folder.metrics)
+    return {path for path in folder.path.rglob("*") if path.is_file() and path.parent not in running}
 
 
 @pytest.mark.slow

@@ -241,7 +241,7 @@ def test_somebody_without_rights_restores_modes_and_is_told_what_is_not_readable
             pytest.skip("the project's folder cannot be read by others")
         assert done.returncode == 0, done.stderr
         assert (plain / "app/media/a").stat().st_mode & 0o777 == 0o604
-        assert (plain / "app/.env").stat().st_mode & 0o777 == 0o640
+        assert (plain / "app/.env").stat().st_mode & 0o777 == 0o600
         (plain / "app/media/a").chmod(0)
         again = subprocess.run([*line, "backup", "create"], env=environ, capture_output=True, text=True, check=False)
         assert (again.returncode, again.stderr.count("\n")) == (1, 1)
