@@ -1,6 +1,7 @@
 """The numbers at /metrics: what they count, who may see them, and that they add up over processes."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -30,7 +31,7 @@ from database.schedule import CatchUp, KnownSchedule, Schedule
 
 MakeApp = Callable[..., Flask]
 Numbers = dict[tuple[str, ...], float]
-TOKEN = "a-token-that-nobody-guesses"
+TOKEN = secrets.token_urlsafe()
 
 
 def numbers_in(page: str) -> Numbers:
