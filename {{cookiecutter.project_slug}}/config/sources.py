@@ -44,7 +44,11 @@ def read_folder(folder: Path, root: Path) -> Tree:
     """
     tree: Tree = {}
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.*")):
+    try:
+        paths = sorted(folder.glob("*.*"))
+    except PermissionError:
+        raise ConfigError(f"{folder}: cannot be read by this user") from None
+    for path in paths:
         if path.suffix not in FORMATS:
             continue
         if other := files.get(path.stem):

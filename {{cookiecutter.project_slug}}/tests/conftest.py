@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from html.parser import HTMLParser
@@ -27,7 +28,7 @@ from app import create_app
 from app.accounts import User
 from app.accounts.passwords import hash_password
 from app.services import transaction
-from config import AppDir, Settings, load
+from config import ROOT, AppDir, Settings, load
 from database import connect
 from database.broker import DatabaseBroker
 from database.messages import DEAD
@@ -125,6 +126,19 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     upgrade(engine)
     engine.dispose()
     return path
+
+
+@pytest.fixture(scope="session")
+def open_project() -> Iterator[Path]:
+    """The project's code where every user of the machine can read it; pytest's folders are for nobody else."""
+    with tempfile.TemporaryDirectory(prefix="test-project-", dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder in ("app", "backup", "config", "database", "storage"):
+            shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("main.py", "processes.py", "pyproject.toml", "requirements.txt"):
+            shutil.copy(ROOT / file, place)
+        yield place
 
 
 @pytest.fixture

@@ -336,7 +336,7 @@ def test_the_age_of_the_last_backup_is_told(folder: AppDir, tmp_path: Path, monk
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_root_checks_as_the_service_and_leaves_nothing_of_its_own(migrated_database: Path) -> None:
+def test_root_checks_as_the_service_and_leaves_nothing_of_its_own(migrated_database: Path, open_project: Path) -> None:
     service = pwd.getpwnam("nobody")
     with tempfile.TemporaryDirectory(prefix="test-doctor-", dir="/tmp") as place:
         Path(place).chmod(0o755)
@@ -346,11 +346,19 @@ def test_root_checks_as_the_service_and_leaves_nothing_of_its_own(migrated_datab
         os.chown(folder.database, service.pw_uid, service.pw_gid)
 
         def passed() -> set[str]:
-            code = "from app import doctor; doctor.PATIENCE = 0.05; from main import cli; cli(['doctor', '--json'])"
+            # The service is made once as root: others may not be able to read where its packages are.
+            code = "import svcs; from app import create_app, doctor; svcs.flask.close_registry(create_app())\n"
+            code += "doctor.PATIENCE = 0.05; from main import cli; cli(['doctor', '--json'])"
             variables = {"APP_DIR": str(folder.path), "APP_ENV": "development", "PATH": os.environ["PATH"]}
             command = [sys.executable, "-c", code]
             result = subprocess.run(
-                command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
+                command,
+                cwd=open_project,
+                env=variables,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
             )
             return {row["name"] for row in json.loads(result.stdout) if row["ok"]}
 

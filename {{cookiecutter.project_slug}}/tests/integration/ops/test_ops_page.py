@@ -25,6 +25,7 @@ from app.services import transaction
 from config import Settings
 from database import queue_admin, utc_now
 from database.broker import TableBroker
+from database.migrations import heads
 from database.queue_statistics import QueueMinute
 from database.schedule import SCHEDULES, ScheduleSlot
 from storage import Storage
@@ -105,7 +106,7 @@ def test_it_keeps_to_what_all_pages_keep_to(
 def test_it_tells_the_release_and_how_each_service_is(admin: Any, app: Flask, settings: Settings) -> None:
     text = text_of(admin.get("/ops"))
     version = app.test_client().get("/version").json["version"]  # type: ignore[index]
-    assert f"version {version} database 000" in text
+    assert f"version {version} database {', '.join(heads())} environment" in text
     assert "environment testing started" in text
     assert "database ok migrations ok queue ok storage ok" in text
 

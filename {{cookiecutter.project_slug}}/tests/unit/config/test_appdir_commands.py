@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from config import ROOT, AppDir
 from main import cli
 
 USER, GROUP = "nobody", "daemon"
+RunAsPlainUser = Callable[..., subprocess.CompletedProcess[str]]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
@@ -32,8 +33,9 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(cli, ["appdir", *arguments])
 
 
-def run_as_plain_user(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, as somebody who may read the project and owns nothing of it."""
+@pytest.fixture
+def run_as_plain_user(open_project: Path) -> RunAsPlainUser:
+    """Runs the command as somebody who may read the project and owns nothing of it."""
     account = pwd.getpwnam(USER)
     code = f"""
 import os, sys
@@ -43,8 +45,12 @@ os.setgid({account.pw_gid})
 os.setuid({account.pw_uid})
 main.cli(prog_name="python main.py")
 """
-    command = [sys.executable, "-c", code, "appdir", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, "appdir", *arguments]
+        return subprocess.run(command, cwd=open_project, capture_output=True, text=True, timeout=60, check=False)
+
+    return run
 
 
 @pytest.fixture
@@ -166,7 +172,7 @@ def test_root_gives_the_service_what_it_writes(folder: AppDir) -> None:
 
 @pytest.mark.slow
 @needs_root
-def test_a_plain_user_has_a_folder_of_their_own(open_path: Path) -> None:
+def test_a_plain_user_has_a_folder_of_their_own(open_path: Path, run_as_plain_user: RunAsPlainUser) -> None:
     path = open_path / "app"
     made = run_as_plain_user("make", "--path", str(path))
     assert (made.returncode, made.stderr) == (0, "")
@@ -179,7 +185,9 @@ def test_a_plain_user_has_a_folder_of_their_own(open_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_root
-def test_a_plain_user_who_may_not_is_told_before_anything_is_changed(open_path: Path) -> None:
+def test_a_plain_user_who_may_not_is_told_before_anything_is_changed(
+    open_path: Path, run_as_plain_user: RunAsPlainUser
+) -> None:
     path = open_path / "app"
     given = run_as_plain_user("make", "--path", str(path), "--user", "root", "--group", GROUP)
     assert given.returncode == 2
