@@ -6,9 +6,10 @@ import sys
 import click
 
 from backup.commands import backup
-from config import ConfigError, load, require_safe
+from config import ConfigError, find_app_dir, load, require_safe
 from config.appdir_commands import appdir
 from config.commands import config
+from config.privileges import become_service_user
 from database.commands import db
 from storage.commands import storage
 
@@ -61,6 +62,7 @@ def app_commands(context: click.Context) -> click.Group:
 
         from app import create_app
 
+        become_service_user(find_app_dir())
         app = root.meta["app"] = create_app(load())
         root.call_on_close(lambda: svcs.flask.close_registry(app))
         root.with_resource(app.app_context())
@@ -82,6 +84,7 @@ def run() -> None:
     from processes import run_together
 
     settings = load()
+    become_service_user(settings.app_dir)
     require_safe(settings)
     sys.exit(run_together(settings))
 

@@ -20,19 +20,23 @@ with exit_on_problems():
     require_migrated(app)
 
 
+# Seconds.
+SAMPLE_PATIENCE = 5
+
+
 def main() -> None:
     """Send due jobs until SIGTERM or Ctrl-C."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    sampler = threading.Thread(
-        target=queue_statistics.sample_every_minute, args=(cast(TableBroker, dramatiq.get_broker()), stop)
-    )
+    broker = cast(TableBroker, dramatiq.get_broker())
+    sampler = threading.Thread(target=queue_statistics.sample_every_minute, args=(broker, stop), daemon=True)
     sampler.start()
     disabled = settings.schedule.disabled
     app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES) - len(disabled))
     schedule.run(functools.partial(transaction, app), stop, disabled)
-    sampler.join()
+    # One that is stuck on a server must not keep the process.
+    sampler.join(SAMPLE_PATIENCE)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """Looks at everything that an installation needs, and says what mends what is wrong."""
 
 import importlib.metadata
-import os
 import platform
-import pwd
 import secrets
 import shlex
 import shutil
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +26,9 @@ from sqlalchemy.exc import DBAPIError
 from app.command_line import print_json, printable, relative
 from app.jobs import answer_doctor
 from app.services import UPGRADE
+from backup.create import backups_in, folder_of
 from config import ROOT, AppDir, ConfigError, Settings, find_app_dir, load, mask
+from config.privileges import become_service_user
 from config.safety import debug_problems, secret_problems
 from database import queue_admin, sessions, utc_now
 from database.broker import TableBroker
@@ -264,6 +264,8 @@ def check_clock(found: Installation) -> str:
 def check_disk_space(found: Installation) -> str:
     """There is room in the app folder."""
     path = found.folder.path
+    if not path.is_dir():
+        raise Skipped("needs the app folder")
     total, _, free = shutil.disk_usage(path)
     detail = f"{free / 1e9:.1f} GB of {total / 1e9:.1f} GB free at {path}"
     if free < FREE_BYTES or free < total * FREE_SHARE:
@@ -298,8 +300,9 @@ def check_versions(found: Installation) -> str:
 
 def check_last_backup(found: Installation) -> str:
     """For people: how old it is."""
-    folder = Path(found.settings.backup.folder or found.folder.backups)
-    times = [path.stat().st_mtime for path in folder.glob("[!.]*")] if folder.is_dir() else []
+    folder = folder_of(found.settings)
+    backups = backups_in(folder, found.settings.app.slug) if folder.is_dir() else []
+    times = [path.stat().st_mtime for path in backups]
     if not times:
         raise Skipped(f"there is none in {folder}; `python main.py backup create` makes one")
     return f"{relative(datetime.fromtimestamp(max(times), UTC))} in {folder}"
@@ -336,10 +339,10 @@ def examine(found: Installation) -> Iterator[Result]:
 def report(create_app: Callable[[Settings], Flask], *, as_json: bool) -> bool:
     """Print the results; returns whether none has failed.
 
-    Root becomes whoever owns the folder `data` first: that is who the service runs as, so what the service can do is
-    what is checked, and what a check makes does not become root's.
+    Root becomes the service's user first: what the service can do is what is checked.
     """
-    _become_service_user()
+    with suppress(ConfigError):  # The first check tells of it.
+        become_service_user(find_app_dir())
     results = []
     for result in examine(Installation(create_app)):
         results.append(result)
@@ -414,17 +417,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _become_service_user() -> None:
-    try:
-        owner = find_app_dir().data.stat()
-    except (OSError, ConfigError):
-        return  # The checks tell of it.
-    if os.geteuid() == 0 != owner.st_uid:
-        try:
-            os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
-        except KeyError:
-            os.setgroups([owner.st_gid])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)

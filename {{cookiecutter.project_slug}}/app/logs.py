@@ -29,15 +29,17 @@ COMMON: list[Processor] = [
 
 _NAMES = r"password|passwd|passphrase|secret|token|authorization|cookie|dsn|(?:api|access|private)[_-]?key|session_key"
 SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
-# All repetitions have an end: a long text that somebody sent must not keep us busy.
+# No two repetitions follow each other that could share a text: one that somebody sent must not keep us busy.
 PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]{0,200}):\S{0,1000}@")
-# In a message: password=…, 'token': '…', Authorization: Bearer ….
+# In a message: password=…, 'token': '…', {\"secret\": \"…, passwords: […], Authorization: Bearer ….
 SECRET_IN_TEXT = re.compile(
     rf"""((?:{_NAMES})[\w-]{{0,30}}\\?["']?\s{{0,5}}[=:]\s{{0,5}})"""
-    r"""(b?"(?:[^"\\]|\\.){0,1000}"|b?'(?:[^'\\]|\\.){0,1000}'|"""
+    r"""(?:\[[^\]]*\]?|Digest[^\r\n]*|b?(?P<quote>\\?["'])(?:(?!(?P=quote))(?:\\.|.))*(?P=quote)?|"""
     r"""(?:(?:Bearer|Basic|Token)\s{1,5})?[^\s,;&"'<>)}\]]+)""",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
+# A link would lead the log elsewhere, and a pipe would wait for a reader.
+FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # What we write ourselves.
 PLAIN = {"level", "logger", "timestamp"}
 
@@ -115,19 +117,15 @@ class SharedFile(logging.Handler):
     def _write(self, line: bytes) -> bool:
         """False if the file was renamed, here or by somebody else, before it was locked."""
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        descriptor = os.open(self.path, FLAGS, 0o640)
         with os.fdopen(descriptor, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             status = os.fstat(descriptor)
             try:
-                if not os.path.samestat(status, self.path.stat()):
+                if not os.path.samestat(status, self.path.lstat()):
                     return False
             except FileNotFoundError:
                 return False
-            if os.geteuid() == 0 and not status.st_size:
-                # What a command of root's wrote first, the service has to go on with.
-                owner = self.path.parent.stat()
-                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             if self.limit and status.st_size and status.st_size + len(line) > self.limit:
                 self.path.replace(self.older)
                 return False

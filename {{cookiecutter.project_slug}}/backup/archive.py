@@ -219,7 +219,7 @@ def read(
                 count += 1
             entries.add(_entry(header, source))
         if not header or not header.isreg():
-            raise Refused("cut off: there is no manifest at its end")
+            raise Refused("cut off, or not a backup: there is no manifest at its end")
         manifest = _compare(_stream(tar, header), entries)
         if tar.next() or any(rest := content.read(tarfile.RECORDSIZE + 1)) or len(rest) > tarfile.RECORDSIZE:
             raise Refused("altered: there is something behind its end")

@@ -15,6 +15,7 @@ import msgspec
 
 from backup.errors import BackupError, Refused
 from config import load
+from config.privileges import become_service_user
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 file = click.argument("file", type=click.Path(path_type=Path))
@@ -56,11 +57,13 @@ def create(dest: Path | None, keep: int | None, as_json: bool) -> None:
     """Make a backup in the folder DEST, and print its path.
 
     The service may go on meanwhile. Without DEST it goes where `backup.folder` says, backups/ in the app folder. Older
-    backups are removed when the new one is complete.
+    backups are removed when the new one is complete. Root makes it as the service's user, who must be able to write
+    into DEST.
     """
     from backup.create import create
 
     settings = load()
+    become_service_user(settings.app_dir)
     with _progress("backing up") as (progress, task):
         done = create(
             settings,
@@ -132,7 +135,7 @@ def restore(file: Path, folder: Path) -> None:
     the environment or else in the backup's own .env.
     """
     from backup.databases import shown
-    from backup.restore import restore
+    from backup.restore import is_user, restore
 
     settings = load()
     with _progress("verifying and restoring", file, times=2) as (progress, task):
@@ -153,6 +156,10 @@ def restore(file: Path, folder: Path) -> None:
     if done.database and "DATABASE_URL" in os.environ:
         click.echo(f"  write DATABASE_URL, {shown(done.database)}, into {done.folder / '.env'}")
     user, group = known.owner or "USER", known.group or "GROUP"
+    if os.geteuid() == 0 and not is_user(known.owner):
+        user, group = "USER", "GROUP"
+        places = " ".join(str(done.folder / name) for name in ("data", "media", "sessions"))
+        click.echo(f"  chown -R {user}:{group} {places}  # {known.owner or 'the old user'} is not known here")
     click.echo(f"  {here}python main.py appdir make --user {user} --group {group}")
     if done.is_behind:
         click.echo(f"  {here}python main.py db upgrade")

@@ -141,7 +141,8 @@ def _write(
 
 
 def _manifest(settings: Settings, created: datetime, database: Database, not_included: list[str]) -> Manifest:
-    user, group = files.owner(settings.app_dir.path.stat())
+    # Who the service runs as: the folder itself may be root's.
+    user, group = files.owner(settings.app_dir.data.stat())
     return Manifest(
         format=FORMAT,
         slug=settings.app.slug,
@@ -204,5 +205,5 @@ def _prune(newest: Path, settings: Settings, keep: int) -> list[Path]:
     others = [path for path in backups_in(newest.parent, settings.app.slug) if path != newest]
     pruned = others[: max(0, len(others) - keep + 1)]
     for path in pruned:
-        path.unlink()
+        path.unlink(missing_ok=True)
     return pruned

@@ -173,8 +173,8 @@ def _postgres(settings: Settings, url: URL) -> Iterator[Engine]:
 
 def _connection(url: URL) -> str:
     """The option that names a database to PostgreSQL's programs. Its password is not in it: anybody can read these."""
-    plain = url.set(drivername="postgresql", password=None).difference_update_query(["password"])
-    # SQLAlchemy leaves out a password only when it is asked to show it.
+    plain = url._replace(drivername="postgresql", password=None).difference_update_query(["password"])
+    # Asked to hide a password, SQLAlchemy writes *** where there is none.
     return f"--dbname={plain.render_as_string(hide_password=False)}"
 
 

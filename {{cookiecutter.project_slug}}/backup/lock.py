@@ -99,11 +99,6 @@ def _open(path: Path, flags: int) -> int:
     """A lock file, which is made if it is not there: the folder `work` may vanish at any time."""
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o640)
-        if os.geteuid() == 0:
-            # The service is another user, and has to open it too.
-            owner = path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o640)
     except OSError as error:
         raise BackupError(f"{path}: cannot be locked: {error.strerror}") from None
-    return descriptor

@@ -216,7 +216,8 @@ def _unpack(
     # Only now, and the innermost first: a folder may be one that cannot be written.
     for entry in reversed(folders):
         _give_state(folder / entry.path, entry)
-    _give_owner(folder, content.manifest.owner, content.manifest.group)
+    # The folder itself is not the service's, which could put another one in the place of its settings.
+    _give_owner(folder, "", content.manifest.group)
     folder.chmod(0o750)
 
 
@@ -231,6 +232,11 @@ def _give_state(place: Path, entry: Entry) -> None:
     _give_owner(place, entry.owner, entry.group)
     place.chmod(int(entry.mode, 8))
     os.utime(place, (entry.modified, entry.modified))
+
+
+def is_user(name: str) -> bool:
+    """Whether this machine has a user of that name."""
+    return _number(lambda: pwd.getpwnam(name).pw_uid) != -1
 
 
 def _give_owner(place: Path, user: str, group: str) -> None:

@@ -36,7 +36,9 @@ PARTS = {
     "media": Part("users' files, for the web server"),
     "logs": Part("logs in files", in_backups=False),
     "sessions": Part("web sessions, if they are kept on disk", folders=("data", "lock")),
-    "work": Part("what the processes of the service tell each other", in_backups=False, disposable=True),
+    "work": Part(
+        "what the processes of the service tell each other; what is in it may vanish", in_backups=False, disposable=True
+    ),
     "cache": Part("what can be made again", in_backups=False, disposable=True),
     "backups": Part("backups, with all secrets in them; copy them to another machine", in_backups=False, mode=0o700),
 }

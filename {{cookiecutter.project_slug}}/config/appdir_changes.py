@@ -153,8 +153,8 @@ def _wanted(folder: AppDir, user: str | None, group: str | None, slug: str) -> l
     else:
         admin = Owner(os.geteuid(), gid)
     service = Owner(uid if uid is not None else data.st_uid if data else admin.uid, admin.gid)
-    if gid is None and env:
-        env_mode = env.st_mode & 0o640 | 0o600
+    if gid is None and env and stat.S_IMODE(env.st_mode) in (0o600, 0o640):
+        env_mode = stat.S_IMODE(env.st_mode)
     else:
         env_mode = 0o600 if gid is None and service.uid == admin.uid else 0o640
 

@@ -2,6 +2,9 @@
 
 import click
 
+from config import find_app_dir
+from config.privileges import become_service_user
+
 
 class MigrationGroup(click.Group):
     """Turns Alembic's errors into lines for people."""
@@ -22,6 +25,7 @@ class MigrationGroup(click.Group):
 @click.group(cls=MigrationGroup)
 def db() -> None:
     """Migrate the database."""
+    become_service_user(find_app_dir())
 
 
 @db.command()

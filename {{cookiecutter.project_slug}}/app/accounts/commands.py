@@ -35,7 +35,7 @@ def user() -> None:
 @click.option("--admin", is_flag=True, help="Make it an administrator, who may use the page /ops.")
 def create(name: str, email: str, admin: bool) -> None:
     """Make an account, by the rules of the registration page."""
-    if find_user(name.strip()):
+    if find_user(_text(name, "the name").strip()):
         raise WrongInput(f"{printable(name)}: this name is taken")
     form = _checked(name, email, _read_password(), "username", "password", *(["email"] if email else []))
     account = User(
@@ -97,7 +97,7 @@ def _note(action: str, account: User, **fields: bool) -> None:
 
 
 def _find(name: str) -> User:
-    account = find_user(name.strip())
+    account = find_user(_text(name, "the name").strip())
     if account is None:
         raise WrongInput(f"{printable(name)}: there is no such account; see: python main.py user list")
     return account
@@ -107,7 +107,16 @@ def _read_password() -> str:
     """Never from an argument, which every user of the machine can see."""
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    return sys.stdin.readline().rstrip("\r\n")
+    return _text(sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n"), "the password")
+
+
+def _text(value: str, what: str) -> str:
+    """A text that can be stored; Python keeps bytes that are none in halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise WrongInput(f"{what} is not UTF-8") from None
+    return value
 
 
 def _checked(name: str, email: str, password: str, *fields: str) -> RegisterForm:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
 from app.command_line import relative
+from app.logs import hide_in_text
 from app.ops.charts import MINUTE, Chart, depth_chart, throughput_chart
 from app.ops.error_log import LoggedError, recent_errors
 from app.ops.sizes import Sizes
@@ -158,7 +159,7 @@ def run_schedule(name: str) -> Response:
 @blueprint.errorhandler(BrokerConnectionError)
 def tell_unreachable(error: BrokerConnectionError) -> Response:
     """Nothing was changed, as the server of the queue cannot be asked."""
-    flash(f"The queue's server cannot be reached; nothing was changed. {error}")
+    flash(f"The queue's server cannot be reached; nothing was changed. {hide_in_text(str(error))}")
     return redirect(url_for("ops.dashboard"))
 
 
@@ -197,7 +198,7 @@ def _queued() -> tuple[list[QueueStatus], dict[str, list[QueuedMessage]], str]:
         lists = {"running": ["running"], "failed": ["failed"], "waiting": ["waiting", "delayed"]}
         jobs = {title: queue_admin.find_all(broker, names, states, limit=MOST) for title, states in lists.items()}
     except BrokerConnectionError as error:
-        return [], {}, f"The queue's server cannot be reached: {error}"
+        return [], {}, f"The queue's server cannot be reached: {hide_in_text(str(error))}"
     return statuses, jobs, ""
 
 

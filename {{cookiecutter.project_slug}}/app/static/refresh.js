@@ -80,4 +80,6 @@ async function refresh() {
 
 // An answer that comes after that of the form would bring back the session of a moment before it.
 addEventListener("submit", () => leaving.abort());
+// A page that comes back by the browser's own button was left by that.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 setTimeout(refresh, pause);

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from app import create_app, doctor
 from app.doctor import CHECKS, Installation, examine
 from config import ROOT, AppDir, Settings
+from config.appdir import application
 from database import connect, sessions, utc_now
 from database.messages import QueueMessage
 from database.once import DoneOnce
@@ -326,12 +327,14 @@ def test_packages_and_python_are_those_of_the_project(folder: AppDir, tmp_path: 
 
 def test_the_age_of_the_last_backup_is_told(folder: AppDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert results()["last backup"][0] is None
-    backup = folder.backups / "backup.tar"
+    backup = folder.backups / f"{application()}-20260101T000000Z.tar.gz"
     backup.touch()
     os.utime(backup, (time.time() - 7200, time.time() - 7200))
     assert results()["last backup"] == (True, f"2 h ago in {folder.backups}")
-    monkeypatch.setenv("APP_BACKUP__FOLDER", str(tmp_path))
-    assert str(tmp_path) in results()["last backup"][1]
+    (folder.backups / f"{backup.name}.partial").touch()
+    assert results()["last backup"] == (True, f"2 h ago in {folder.backups}")
+    monkeypatch.setenv("APP_BACKUP__FOLDER", "elsewhere")
+    assert str(folder.path / "elsewhere") in results()["last backup"][1]
 
 
 @pytest.mark.slow

@@ -250,12 +250,15 @@ def test_too_little_room_is_noticed_before_anything_is_written(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_root_restores_owners_that_are_known_here(settings: Settings, tmp_path: Path) -> None:
     nobody, nogroup = pwd.getpwnam("nobody"), grp.getgrnam("nogroup")
-    os.chown(settings.app_dir.path, nobody.pw_uid, nogroup.gr_gid)
+    os.chown(settings.app_dir.data, nobody.pw_uid, nogroup.gr_gid)
     os.chown(settings.app_dir.database, nobody.pw_uid, nogroup.gr_gid)
     os.chown(settings.app_dir.path / "media/pictures/one.webp", nobody.pw_uid, nogroup.gr_gid)
     os.chown(settings.app_dir.path / "media/pictures", 54321, 54321)
-    restored = restore(create(settings).path, tmp_path / "restored", settings).folder
-    for path in (".", "data/app.sqlite3", "media/pictures/one.webp"):
+    done = restore(create(settings).path, tmp_path / "restored", settings)
+    restored, told = done.folder, done.backup.manifest
+    assert (told.owner, told.group) == ("nobody", "nogroup")
+    assert restored.stat().st_uid == 0
+    for path in ("data", "data/app.sqlite3", "media/pictures/one.webp"):
         state = (restored / path).stat()
         assert (path, state.st_uid, state.st_gid) == (path, nobody.pw_uid, nogroup.gr_gid)
     assert (restored / "media/pictures").stat().st_uid == 0

@@ -150,7 +150,7 @@ def test_wrong_modes_are_found_and_mended_and_bits_of_an_administrator_stay(fold
         "data": 0o2750,
         "data/uploads": 0o1750,
         "backups": 0o700,
-        ".env": 0o640,
+        ".env": 0o600,
         "appdir.json": 0o640,
     }
 
