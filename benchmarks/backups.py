@@ -6,10 +6,12 @@ each command in a process of its own.
 """
 
 import importlib
+import json
 import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,10 +50,24 @@ def consistency(folder: Path) -> None:
         target = folder / f"restored-{number}"
         restore(done.path, target, settings)
         problems += rehearsal.problems(target, app_dir.path, environ)
+        problems += doctor_finds(target, environ, rehearsal.ROOT)
     print(f"{BACKUPS} backups under writes, {seconds:.2f} s each, {made[-1].files} files in the last one")
-    print(f"{BACKUPS} restored and started: {len(problems)} problems, {vanished} lost files")
+    print(f"{BACKUPS} restored, started and seen by the doctor: {len(problems)} problems, {vanished} lost files")
     for problem in problems:
         print(f"  {problem}")
+
+
+def doctor_finds(target: Path, environ: dict[str, str], project: Path) -> list[str]:
+    """What the doctor says of a restored installation that a worker and a scheduler run on; nothing, if it passes."""
+    environ = {**environ, "APP_DIR": str(target)}
+    with ExitStack() as running:
+        for script in ("queues.py", "scheduler.py"):
+            process = subprocess.Popen([sys.executable, script], env=environ, cwd=project, stderr=subprocess.DEVNULL)
+            running.callback(process.wait)
+            running.callback(process.terminate)
+        command = [sys.executable, "main.py", "doctor", "--json"]
+        found = subprocess.run(command, env=environ, cwd=project, capture_output=True, text=True, check=False)
+    return [f"{row['name']}: {row['detail']}" for row in json.loads(found.stdout) if row["ok"] is False]
 
 
 def size(folder: Path) -> None:
