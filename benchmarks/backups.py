@@ -19,6 +19,7 @@ from typing import Any
 
 TEMPLATE = Path(__file__).resolve().parent.parent
 BACKUPS = 20
+DOCTOR_VISITS = 3
 FILES, FILE_SIZE = 1024, 1 << 20
 PASSPHRASE = "a long passphrase"
 
@@ -66,8 +67,13 @@ def doctor_finds(target: Path, environ: dict[str, str], project: Path) -> list[s
             running.callback(process.wait)
             running.callback(process.terminate)
         command = [sys.executable, "main.py", "doctor", "--json"]
-        found = subprocess.run(command, env=environ, cwd=project, capture_output=True, text=True, check=False)
-    return [f"{row['name']}: {row['detail']}" for row in json.loads(found.stdout) if row["ok"] is False]
+        # The scheduler needs a moment until it can be seen; whoever has just started it asks again.
+        for _ in range(DOCTOR_VISITS):
+            answer = subprocess.run(command, env=environ, cwd=project, capture_output=True, text=True, check=False)
+            found = [f"{row['name']}: {row['detail']}" for row in json.loads(answer.stdout) if row["ok"] is False]
+            if not found:
+                break
+    return found
 
 
 def size(folder: Path) -> None:
