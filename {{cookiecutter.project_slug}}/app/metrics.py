@@ -8,7 +8,6 @@ import fcntl
 import ipaddress
 import logging
 import os
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +34,7 @@ from sqlalchemy.orm import Session
 
 from config import ConfigError, Settings, project_version
 from database import queue_admin, schedule, utc_now
+from database.attempts import Attempts
 from database.broker import TableBroker
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -124,28 +124,16 @@ class Metrics:
             return list(MultiProcessCollector.merge(files))
 
 
-class JobMetrics(dramatiq.Middleware):
+class JobMetrics(Attempts):
     """Counts the jobs of a worker."""
 
     def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
         self.metrics = metrics
-        self.started = threading.local()
 
-    def before_process_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
-        """Look at the clock."""
-        self.started.at = time.perf_counter()
-
-    def after_process_message(
-        self,
-        broker: dramatiq.Broker,
-        message: dramatiq.MessageProxy,
-        *,
-        result: object = None,
-        exception: BaseException | None = None,
-    ) -> None:
+    def ended(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy, seconds: float, *, failed: bool) -> None:
         """Count an attempt."""
-        outcome = "failed" if exception or message.failed else "done"
-        self._count(broker, message, outcome, time.perf_counter() - self.started.at)
+        self._count(broker, message, "failed" if failed else "done", seconds)
 
     def after_skip_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """One that was put off comes again, and is counted then."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import queue_admin
+from database.attempts import Attempts
 from database.base import Base, insert_new, utc_now
 from database.broker import TableBroker
 from database.engine import sessions
@@ -49,36 +50,25 @@ class _Counted:
     seconds: float = 0
 
 
-class JobCounts(dramatiq.Middleware):
+class JobCounts(Attempts):
     """Counts the jobs of a worker process, and adds the counts to the table a few seconds later."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__()
         self.transaction = sessions(engine)
-        self.started = threading.local()
         self.lock = threading.Lock()
         self.counted: defaultdict[tuple[datetime, str], _Counted] = defaultdict(_Counted)
         self.timer: threading.Timer | None = None
 
-    def before_process_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
-        """Look at the clock."""
-        self.started.at = time.perf_counter()
-
-    def after_process_message(
-        self,
-        _broker: dramatiq.Broker,
-        message: dramatiq.MessageProxy,
-        *,
-        result: object = None,
-        exception: BaseException | None = None,
-    ) -> None:
+    def ended(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy, seconds: float, *, failed: bool) -> None:
         """Count an attempt."""
         with self.lock:
             counted = self.counted[_this_minute(), q_name(message.queue_name)]
-            if exception or message.failed:
+            if failed:
                 counted.failed += 1
             else:
                 counted.done += 1
-            counted.seconds += time.perf_counter() - self.started.at
+            counted.seconds += seconds
             if self.timer is None:
                 self.timer = threading.Timer(COLLECT, self.write)
                 self.timer.daemon = True

@@ -206,19 +206,7 @@ def logged_in(client: Browser, user: User) -> Browser:
 @pytest.fixture
 def work(app: Flask) -> Callable[[], int]:
     """Lets a worker run until the queue is empty; returns how many jobs have failed."""
-
-    def work() -> int:
-        broker = dramatiq.get_broker()
-        assert isinstance(broker, DatabaseBroker)
-        worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
-        worker.start()
-        try:
-            broker.join("default", timeout=5000)
-        finally:
-            worker.stop()
-        return broker.table.count("default", DEAD)
-
-    return work
+    return run_jobs
 
 
 @pytest.fixture
@@ -254,6 +242,19 @@ def session(app: Flask) -> Iterator[Session]:
     """A session that is committed at the end of the test."""
     with transaction(app) as session:
         yield session
+
+
+def run_jobs() -> int:
+    """Let a worker of the last app run until the queue is empty; returns how many jobs have failed."""
+    broker = dramatiq.get_broker()
+    assert isinstance(broker, DatabaseBroker)
+    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    try:
+        broker.join("default", timeout=5000)
+    finally:
+        worker.stop()
+    return broker.table.count("default", DEAD)
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

@@ -101,10 +101,8 @@ def retry_job(id_: str) -> Response:
     if queue_admin.retry(broker, rows):
         audit.info("queue.retry", user=current_user.username, message_id=id_, job=found[0].job)
         flash(f"{found[0].job} waits again.")
-    elif found:
-        flash(f"{found[0].job} is {found[0].state}, not failed; nothing was changed.")
     else:
-        flash("This job is gone: it has been cancelled, or has run meanwhile.")
+        _flash_unchanged(found, ", not failed; nothing was changed")
     return redirect(url_for("ops.dashboard"))
 
 
@@ -133,10 +131,8 @@ def cancel_job(id_: str) -> Response:
         flash(f"{found[0].job} is cancelled.")
     elif unclaimed:
         flash(f"{found[0].job} was taken by a worker at this moment, and is not cancelled.")
-    elif found:
-        flash(f"{found[0].job} is {found[0].state}; only what waits or is delayed can be cancelled.")
     else:
-        flash("This job is gone: it has been cancelled, or has run meanwhile.")
+        _flash_unchanged(found, "; only what waits or is delayed can be cancelled")
     return redirect(url_for("ops.dashboard"))
 
 
@@ -187,6 +183,13 @@ def _find(broker: TableBroker, id_: str) -> list[QueuedMessage]:
         return [message for message in queue_admin.find(broker, id_) if message.id == id_]
     except LookupError:
         return []
+
+
+def _flash_unchanged(found: list[QueuedMessage], reason: str) -> None:
+    if found:
+        flash(f"{found[0].job} is {found[0].state}{reason}.")
+    else:
+        flash("This job is gone: it has been cancelled, or has run meanwhile.")
 
 
 def _queued() -> tuple[list[QueueStatus], dict[str, list[QueuedMessage]], str]:

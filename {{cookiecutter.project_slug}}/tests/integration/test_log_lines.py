@@ -19,11 +19,9 @@ from flask import Flask
 from flask_login import current_user
 from sqlalchemy import Engine, event
 
-from app.accounts import User
-from app.accounts.passwords import hash_password
 from app.extensions import csrf
-from app.services import transaction
 from config import ConfigError, Settings
+from tests.conftest import add_user, run_jobs
 
 MakeApp = Callable[..., Flask]
 JSON_LINES = {"APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json"}
@@ -222,7 +220,7 @@ def test_a_request_line_names_its_user_and_asks_nobody_for_it(
     make_app: MakeApp, settings: Settings, records: Records
 ) -> None:
     app = make_app(**JSON_LINES)
-    number = add_ada(app)
+    number = add_user(app, settings, "ada").id
     statements: list[str] = []
     with app.app_context():
         event.listen(
@@ -248,9 +246,11 @@ def test_a_request_line_names_its_user_and_asks_nobody_for_it(
     assert "user_id" not in not_asked
 
 
-def test_a_jobs_job_belongs_to_the_request_and_its_user(make_app: MakeApp, records: Records) -> None:
+def test_a_jobs_job_belongs_to_the_request_and_its_user(
+    make_app: MakeApp, settings: Settings, records: Records
+) -> None:
     app = make_app(**JSON_LINES)
-    number = add_ada(app)
+    number = add_user(app, settings, "ada").id
 
     @dramatiq.actor
     def second() -> None: ...
@@ -270,15 +270,11 @@ def test_a_jobs_job_belongs_to_the_request_and_its_user(make_app: MakeApp, recor
     client.log_in("ada")
     sent = client.post("/send")
     first.send()
-    broker = dramatiq.get_broker()
-    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
-    worker.start()
     try:
-        broker.join("default", timeout=5000)
+        run_jobs()
     finally:
-        worker.stop()
         for actor in (first, second):
-            del broker.actors[actor.actor_name]
+            del dramatiq.get_broker().actors[actor.actor_name]
     done = [record for record in records() if record["event"] == "job done"]
     assert len(done) == 4
     assert all(record["milliseconds"] >= 0 and record["attempt"] == 1 for record in done)
@@ -286,15 +282,6 @@ def test_a_jobs_job_belongs_to_the_request_and_its_user(make_app: MakeApp, recor
     assert by_request == [("first", number), ("second", number)]
     assert {record.get("request_id") for record in done} == {sent.headers["X-Request-ID"], None}
     assert [record["job"] for record in done if "user_id" not in record] == ["first", "second"]
-
-
-def add_ada(app: Flask) -> int:
-    with transaction(app) as session:
-        hashed = hash_password("correct horse battery", svcs.flask.get(Settings).security.argon2)
-        user = User(username="ada", email="ada@example.org", password_hash=hashed)
-        session.add(user)
-        session.flush()
-        return user.id
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

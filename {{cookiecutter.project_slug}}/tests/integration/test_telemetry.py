@@ -31,6 +31,7 @@ from app.extensions import csrf
 from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import ConfigError, Settings
+from tests.conftest import run_jobs
 
 MakeApp = Callable[..., Flask]
 JSON_LINES = {"APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json"}
@@ -138,13 +139,7 @@ def use(app: Flask) -> list[str]:
     form = {"password": "hunter2", "email": "ada@example.org"}
     answers = [client.post(f"{path}?token=hunter3", data=form, headers=headers) for path in ("/fail", "/send")]
     assert [answer.status_code for answer in answers] == [500, 200]
-    broker: Any = dramatiq.get_broker()
-    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
-    worker.start()
-    try:
-        broker.join("default", timeout=5000)
-    finally:
-        worker.stop()
+    run_jobs()
     return [answer.headers["X-Request-ID"] for answer in answers]
 
 
