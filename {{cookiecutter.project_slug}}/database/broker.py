@@ -12,6 +12,7 @@ from dramatiq.errors import BrokerConnectionError, QueueJoinTimeout
 from dramatiq.middleware import SkipMessage
 from sqlalchemy import Engine
 
+from database.engine import closed_on_error
 from database.messages import CHANNEL, ClaimedMessage, MessageTable, connection_errors, error_of
 
 SHORTEST_PAUSE = 0.01
@@ -267,8 +268,9 @@ class Arrivals:
                 connection = engine.raw_connection()
                 self.listener = connection.driver_connection
                 connection.detach()
-                self.listener.autocommit = True
-                self.listener.execute(f"LISTEN {CHANNEL}")
+                with closed_on_error(self.listener):
+                    self.listener.autocommit = True
+                    self.listener.execute(f"LISTEN {CHANNEL}")
 
     def __enter__(self) -> "Arrivals":
         return self

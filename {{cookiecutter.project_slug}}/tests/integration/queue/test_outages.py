@@ -127,6 +127,25 @@ def test_a_lost_notification_channel_is_opened_again(queue: Queue, server: Any) 
     eventually(lambda: ran == [1, 2, 3])
 
 
+@with_server("postgresql")
+def test_a_connection_that_cannot_be_set_up_is_closed(queue: Queue) -> None:
+    opened: list[Any] = []
+
+    def refuse_statements(connection: Any, *_: object) -> None:
+        """Leave it as a server does that stops just then: open, and good for nothing."""
+        opened.append(connection)
+        with pytest.raises(queue.engine.dialect.loaded_dbapi.Error):
+            connection.execute("no statement")
+
+    for engine, name in ((queue.table.direct, "connect"), (queue.engine, "checkout")):
+        event.listen(engine, name, refuse_statements, insert=True)
+    with pytest.raises(BrokerConnectionError):
+        queue.table.check()
+    with pytest.raises(BrokerConnectionError):
+        queue.broker.consume("default")
+    assert [connection.closed for connection in opened] == [True, True]
+
+
 @with_server("rabbitmq")
 def test_connections_that_the_server_ends_are_replaced(queue: Queue, server: RabbitMQ) -> None:
     ran: list[int] = []
