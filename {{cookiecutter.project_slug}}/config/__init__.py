@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from config.appdir import ROOT, AppDir, AppDirError
-from config.loading import SECTIONS, find_app_dir, load, project_version
+from config.loading import SECTIONS, find_app_dir, load, project_release, project_version
 from config.masking import mask
 from config.safety import require_safe
 from config.settings import Settings
@@ -26,6 +26,7 @@ __all__ = [
     "find_app_dir",
     "load",
     "mask",
+    "project_release",
     "project_version",
     "require_safe",
 ]

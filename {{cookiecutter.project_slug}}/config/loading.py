@@ -33,6 +33,15 @@ def project_version(root: Path = ROOT) -> str:
     return str(project["version"])
 
 
+@cache
+def project_release(root: Path = ROOT) -> str | None:
+    """The name of the release that this code is, which `deploy/release.py` writes beside it; None elsewhere."""
+    try:
+        return (root / "RELEASE").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+
+
 def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
     """Read and check all settings.
 

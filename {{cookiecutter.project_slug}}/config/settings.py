@@ -107,6 +107,18 @@ class Backup(Struct, frozen=True, forbid_unknown_fields=True):
     passphrase: str
 
 
+class Deploy(Struct, frozen=True, forbid_unknown_fields=True):
+    """`config/deploy.ini`, which `deploy/release.py` reads; the service itself uses none of it."""
+
+    host: str
+    user: Text
+    group: Text
+    certificate: str
+    certificate_key: str
+    upload_limit: Text
+    keep: Positive
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """`config/telemetry.yaml`"""
 
@@ -128,6 +140,7 @@ class Settings(Struct, frozen=True):
     app: App
     backup: Backup
     database: Database
+    deploy: Deploy
     storage: Storage
     queue: Queue
     schedule: Schedule

@@ -24,7 +24,7 @@ from app.ops.charts import MINUTE, Chart, depth_chart, throughput_chart
 from app.ops.error_log import LoggedError, recent_errors
 from app.ops.sizes import Sizes
 from app.ops.views import PendingMigrations, blueprint, check_services, in_words
-from config import Settings, project_version
+from config import Settings, project_release, project_version
 from database import queue_admin, queue_statistics, utc_now
 from database.broker import TableBroker
 from database.queue_admin import QueuedMessage, QueueStatus
@@ -75,6 +75,7 @@ def dashboard() -> str:
         host=socket.gethostname(),
         health={name: in_words(error) for name, error in found.items()},
         version=project_version(settings.root),
+        release=project_release(settings.root),
         revisions=_revisions(),
         pending=isinstance(found["migrations"], PendingMigrations),
         started=STARTED,

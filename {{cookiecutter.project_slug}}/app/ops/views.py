@@ -8,7 +8,7 @@ from flask import Blueprint, Response, current_app, jsonify
 from sqlalchemy import Engine
 
 from app.services import UPGRADE
-from config import Settings, project_version
+from config import Settings, project_release, project_version
 
 blueprint = Blueprint("ops", __name__, template_folder="templates")
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def livez() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    """Whether everything that a request may need is there: 200, or 503 with what is not."""
+    """Whether everything that a request may need is there: 200, or 503 with what is not; and which release says so."""
     found = check_services()
     failing: set[str] = current_app.extensions.setdefault("not_ready", set())
     for name, error in found.items():
@@ -43,14 +43,15 @@ def readyz() -> tuple[Response, int]:
             failing.discard(name)
     ready = not any(found.values())
     results = {name: in_words(error) for name, error in found.items()}
-    return jsonify(status="ok" if ready else "failed", checks=results), 200 if ready else 503
+    status = "ok" if ready else "failed"
+    return jsonify(status=status, checks=results, release=_release()), 200 if ready else 503
 
 
 @blueprint.get("/version")
 def version() -> Response:
-    """Which service this is and which version of it."""
+    """Which service this is, which version of it, and which release on its host."""
     settings = svcs.flask.get(Settings)
-    return jsonify(service=settings.app.slug, version=project_version(settings.root))
+    return jsonify(service=settings.app.slug, version=project_version(settings.root), release=_release())
 
 
 def check_services() -> dict[str, Exception | None]:
@@ -65,6 +66,10 @@ def in_words(error: Exception | None) -> str:
     if isinstance(error, PendingMigrations):
         return str(error)
     return f"failed: {type(error).__name__}" if error else "ok"
+
+
+def _release() -> str | None:
+    return project_release(svcs.flask.get(Settings).root)
 
 
 def _name(ping: svcs.ServicePing) -> str:

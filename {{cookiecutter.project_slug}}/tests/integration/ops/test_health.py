@@ -72,4 +72,4 @@ def test_without_a_database_it_lives_and_is_not_ready(app: Flask, client: Any, s
 
 def test_the_version_is_the_projects(client: Any, settings: Settings) -> None:
     project = tomllib.loads((settings.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert client.get("/version").json == {"service": settings.app.slug, "version": project["version"]}
+    assert client.get("/version").json == {"service": settings.app.slug, "version": project["version"], "release": None}
