@@ -668,7 +668,7 @@ def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool =
         return
     with locked(site, "deploy"), logged(site, "deploy", steps, version=manifest["version"]) as line:
         recover(site, steps)
-        release = line["release"] = _next_name(site)
+        release = line["release"] = next_name(site)
         try:
             prepare(site, release, artifact, wheels, steps)
         except BaseException:
@@ -680,7 +680,7 @@ def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool =
     print(f"live: {release}, version {manifest['version']}")
 
 
-def _next_name(site: Site) -> str:
+def next_name(site: Site) -> str:
     """The time, and never one before that of another release, whatever the clock says."""
     now = datetime.now(UTC)
     if names := site.names():
