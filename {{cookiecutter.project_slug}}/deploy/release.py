@@ -144,7 +144,7 @@ class Site:
         return f"{self.slug}@{release}.service"
 
     def preflight(self, release: str) -> str:
-        """The unit that serves a release on a socket of its own."""
+        """The unit that serves a release on a private socket, which is systemd's as well."""
         return f"{self.slug}-preflight@{release}.service"
 
     def current(self) -> str | None:
@@ -190,6 +190,7 @@ def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
         units / site.listener: "systemd/web.socket",
         units / site.web: "systemd/web.service",
         units / site.bridge(""): "systemd/bridge.service",
+        units / f"{site.slug}-preflight@.socket": "systemd/preflight.socket",
         units / site.preflight(""): "systemd/preflight.service",
         units / site.background[0]: "systemd/queue.service",
         units / site.background[1]: "systemd/scheduler.service",
@@ -436,30 +437,32 @@ def wait_until_ready(site: Site, address: Path, release: str, *, migrated: bool 
             answer, failed = {}, {"status": status}
         if answer.get("release", release) != release:
             continue
-        if not failed or (set(failed) == {"migrations"} and not migrated):
+        # Without its tables, more than the migrations may fail.
+        if not failed or ("migrations" in failed and not migrated):
             return not failed
         bad += 1
         found = ", ".join(f"{name}: {result}" for name, result in failed.items())
     raise Failure(PREFLIGHT, f"/readyz: {found}")
 
 
-def start(unit: str, verb: str = "start") -> None:
-    """Start or restart a unit and wait until it says that it is there.
+def start(*units: str, verb: str = "start") -> None:
+    """Start or restart units, all at once, and wait until they say that they are there.
 
     Raises:
-        Failure: it does not; with the last line that it wrote.
+        Failure: one does not; with the last line that it wrote.
     """
     since = f"@{int(time.time())}"
-    run("systemctl", "reset-failed", unit)
-    if run("systemctl", verb, unit).returncode:
+    run("systemctl", "reset-failed", *units)
+    if run("systemctl", verb, *units).returncode:
+        unit = next((unit for unit in units if run("systemctl", "is-active", unit).returncode), units[0])
         written = run("journalctl", "-q", "-o", "cat", "-u", unit, "--since", since, "_TRANSPORT=stdout").stdout.strip()
-        last = written.splitlines()[-1].strip() if written else "it says nothing"
+        last = written.splitlines()[-1].strip() if written else "it says nothing; see `systemctl status`"
         raise Failure(PREFLIGHT, f"{unit} does not start: {last}")
 
 
 def stop_helpers(site: Site) -> None:
     """End all bridges and preflights."""
-    patterns = (site.bridge("*"), site.preflight("*"))
+    patterns = (f"{site.slug}@*", f"{site.slug}-preflight@*")
     run("systemctl", "stop", *patterns)
     run("systemctl", "reset-failed", *patterns)
 
@@ -487,13 +490,12 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     with steps("web"):
         run("systemctl", "reset-failed", site.listener)
         start(site.listener)
-        start(site.web, "restart")
+        start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
-    for unit in site.background:
-        with steps(unit):
-            start(unit, "restart")
+    with steps("queue and scheduler"):
+        start(*site.background, verb="restart")
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
@@ -625,7 +627,7 @@ def preflight(site: Site, release: str, steps: Steps) -> None:
         with steps("migrations"):
             command(site, release, MIGRATION, "db", "upgrade")
             wait_until_ready(site, site.preflight_socket, release)
-    run("systemctl", "stop", unit)
+    stop_helpers(site)
 
 
 def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps: Steps) -> None:
