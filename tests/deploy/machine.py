@@ -166,7 +166,7 @@ class Machine:
         """Remove its control groups, which are empty now."""
         for folder in CONTROL_GROUPS:
             for group, _, _ in os.walk(folder / self.name, topdown=False):
-                os.rmdir(group)
+                Path(group).rmdir()
 
 
 def wait_until(condition: Callable[[], object], seconds: float, otherwise: str) -> None:
@@ -233,7 +233,7 @@ def packaged_tree() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
             shutil.rmtree(tree, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, tree]
+            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
             result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_PATIENCE, check=False)
             assert result.returncode == 0, f"debootstrap: {result.stdout[-2000:]}{result.stderr[-2000:]}"
             # A host that forgets what it has downloaded is quicker to copy, and a copy is another host.
