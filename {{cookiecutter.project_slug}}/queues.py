@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import dramatiq
+from gunicorn.systemd import sd_notify
 
 from app import create_app, metrics
 from app.services import require_migrated
@@ -40,6 +41,8 @@ def main() -> None:
     arguments = ["queues", "--skip-logging", "--path", str(Path(__file__).resolve().parent)]
     arguments += ["--processes", str(queue.processes), "--threads", str(queue.threads)]
     arguments += ["--worker-shutdown-timeout", str(queue.shutdown_timeout * 1000)]
+    # A worker that was told of systemd's socket could speak for all of them.
+    sd_notify("READY=1", app.logger, unset_environment=True)
     sys.exit(cli.main(cli.make_argument_parser().parse_args(arguments)))
 
 

@@ -6,6 +6,7 @@ import threading
 from typing import cast
 
 import dramatiq
+from gunicorn.systemd import sd_notify
 
 from app import create_app, metrics
 from app.services import require_migrated, transaction
@@ -34,6 +35,7 @@ def main() -> None:
     sampler.start()
     disabled = settings.schedule.disabled
     app.logger.info("scheduler runs %d schedules", len(schedule.SCHEDULES) - len(disabled))
+    sd_notify("READY=1", app.logger)
     schedule.run(functools.partial(transaction, app), stop, disabled)
     # One that is stuck on a server must not keep the process.
     sampler.join(SAMPLE_PATIENCE)

@@ -18,6 +18,7 @@ from app import (
     pages,
     request_hooks,
     services,
+    static_files,
     telemetry,
 )
 from app.queue_commands import queue
@@ -55,6 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)
+        static_files.register(app, settings)
         files.register(app)
         for feature in settings.app.features:
             load_feature(feature, settings).register(app)

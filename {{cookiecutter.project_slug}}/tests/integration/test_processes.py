@@ -1,5 +1,6 @@
 """The entry points, as processes where that is what matters."""
 
+import contextlib
 import os
 import re
 import runpy
@@ -251,6 +252,35 @@ def test_queues_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch) -
     [arguments] = given
     assert (arguments.broker, arguments.path) == ("queues", [str(ROOT)])
     assert (arguments.processes, arguments.threads, arguments.worker_shutdown_timeout) == (1, 3, 5000)
+
+
+@pytest.mark.parametrize("file", ["queues.py", "scheduler.py"])
+def test_systemd_is_told_once_the_app_is_there(
+    here: pytest.MonkeyPatch, settings: Settings, tmp_path: Path, file: str
+) -> None:
+    here.setattr(dramatiq_cli, "main", lambda _: 0)
+    here.setattr("database.schedule.run", lambda *_: None)
+    here.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
+        systemd.bind("notify")
+        here.setenv("NOTIFY_SOCKET", "notify")
+        runpy.run_path(str(ROOT / file))
+        with pytest.raises(BlockingIOError):
+            systemd.recv(100)
+
+        with contextlib.suppress(SystemExit):
+            runpy.run_path(str(ROOT / file), run_name="__main__")
+
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_the_queue_s_workers_do_not_speak_to_systemd(here: pytest.MonkeyPatch) -> None:
+    here.setenv("NOTIFY_SOCKET", "@nobody")
+    inherited: list[bool] = []
+    here.setattr(dramatiq_cli, "main", lambda _: inherited.append("NOTIFY_SOCKET" in os.environ))
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "queues.py"), run_name="__main__")
+    assert inherited == [False]
 
 
 def test_flask_finds_the_app(here: pytest.MonkeyPatch) -> None:
