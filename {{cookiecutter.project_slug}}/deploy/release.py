@@ -44,6 +44,8 @@ TEMPLATES = PROJECT / "deploy"
 FINDINGS, BAD_INPUT, PREFLIGHT, MIGRATION, ROLLED_BACK, DOWN, LOCKED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 75, 130
 # What the service writes in the app folder; everything else in it is the administrator's.
 WRITTEN = ("data", "media", "logs", "sessions", "work", "cache", "backups")
+# The group that Debian's nginx runs in.
+NGINX = "www-data"
 # What a release's environment takes beside its code, in bytes.
 ROOM = 300_000_000
 # Seconds that a new process has for its first answer, and that one answer may take.
@@ -180,9 +182,10 @@ def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
     """The text of every file that belongs outside of the service's own folder, by its path."""
     etc, units = Path("/etc"), Path("/etc/systemd/system")
     values = {name: str(getattr(site, name)) for name in site.__dataclass_fields__}
-    values["written"] = " ".join(str(site.shared / name) for name in WRITTEN)
+    values["written"] = " ".join(f"-{site.shared / name}" for name in WRITTEN)
     values["hardening"] = (templates / "systemd/hardening.conf").read_text().strip()
     values["locations"] = (templates / "nginx/locations.conf").read_text().strip()
+    values["maps"] = (templates / "nginx/maps.conf").read_text().strip()
     files = {
         units / site.listener: "systemd/web.socket",
         units / site.web: "systemd/web.service",
@@ -190,7 +193,7 @@ def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
         units / site.preflight(""): "systemd/preflight.service",
         units / site.background[0]: "systemd/queue.service",
         units / site.background[1]: "systemd/scheduler.service",
-        etc / "tmpfiles.d" / f"{site.slug}.conf": "tmpfiles.conf",
+        etc / "tmpfiles.d" / f"{site.slug}.conf": "tmpfiles.conf" if site.group == NGINX else "tmpfiles-acl.conf",
         etc / "nginx/conf.d" / f"{site.slug}.conf": "nginx/https.conf" if site.certificate else "nginx/http.conf",
         etc / "nginx/conf.d/default-closed.conf": "nginx/default.conf",
         Path("/usr/local/bin") / site.slug: "command",
