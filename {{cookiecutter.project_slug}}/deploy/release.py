@@ -517,8 +517,7 @@ def activate(site: Site, release: str, steps: Steps) -> None:
         reason = str(error) or "interrupted"
         print(f"{release}: {reason}; going back", file=sys.stderr)
         if before is None:
-            run("systemctl", "stop", site.web, site.listener, *site.background)
-            point(site, None)
+            go_dark(site)
             raise Failure(DOWN, f"{release} is not live: {reason}; there is no release before it") from None
         try:
             switch(site, before, before if serving else None, steps)
@@ -533,21 +532,26 @@ def recover(site: Site, steps: Steps) -> None:
     """Undo what a command that was killed has left: go back to what was live last, and remove what never was."""
     current = site.current()
     good = [name for name in site.names() if site.is_good(name)]
-    if current and not site.is_good(current):
-        last = good[-1] if good else None
-        print(f"{current} never was live; the last one that was is {last}")
-        if last:
-            try:
-                switch(site, last, last, steps)
-            except Failure as error:
-                print(f"{last}: {error}", file=sys.stderr)
-        else:
-            point(site, None)
-    if site.current() is None or running(site, site.web) == site.current():
-        stop_helpers(site)
+    target = current if current in good else good[-1] if good else None
+    if current and not target:
+        go_dark(site)
+    elif target and (target != current or running(site, site.web) != target):
+        print(f"an interrupted command has left {current}; {target} was live last")
+        try:
+            switch(site, target, target, steps)
+        except Failure as error:
+            print(f"{target}: {error}", file=sys.stderr)
+            point(site, target)
+    stop_helpers(site)
     for name in site.names():
-        if name != site.current() and not (site.releases / name / "LIVE").exists():
+        if not (site.releases / name / "LIVE").exists():
             shutil.rmtree(site.releases / name)
+
+
+def go_dark(site: Site) -> None:
+    """Stop everything, where no release is left to go back to."""
+    run("systemctl", "stop", site.listener, site.web, *site.background)
+    point(site, None)
 
 
 def environment(site: Site) -> dict[str, str]:
@@ -854,11 +858,15 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
                 write(path, text)
                 print(f"wrote {path}")
             # Debian's own page answers to every name; ours answers to none but the service's.
-            default.unlink(missing_ok=True) if stock else None
+            if stock:
+                default.unlink()
             require(BAD_INPUT, "nginx -t", "nginx", "-t", "-q")
         except BaseException:
             for path, old in before.items():
-                write(path, old) if old is not None else path.unlink(missing_ok=True)
+                if old is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write(path, old)
             if stock:
                 default.unlink(missing_ok=True)
                 default.symlink_to(stock)
