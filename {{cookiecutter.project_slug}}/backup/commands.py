@@ -79,6 +79,27 @@ def create(dest: Path | None, keep: int | None, as_json: bool) -> None:
     click.echo(_json(done) if as_json else done.path)
 
 
+@backup.command()
+@click.argument("dest", required=False, type=click.Path(path_type=Path))
+def database(dest: Path | None) -> None:
+    """Copy the database alone into the folder DEST, and print the copy's path.
+
+    For the moments before a migration. It is a SQLite database, or a dump that pg_restore reads, and it is not
+    encrypted. Without DEST it goes where `backup create` puts backups, and `backup.keep` of such copies stay there.
+    docs/backup.md says how to put one back.
+    """
+    from backup.create import copy_database
+
+    settings = load()
+    become_service_user(settings.app_dir)
+    with _progress("copying the database") as (progress, task):
+        path = copy_database(settings, dest, seen=lambda count: progress.advance(task, count))
+    if path:
+        click.echo(path)
+    else:
+        click.echo("nothing to copy: there is no database yet", err=True)
+
+
 @backup.command("list")
 @as_json
 def list_backups(as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Makes a backup, while the service goes on."""
+"""Makes backups, and copies of the database alone, while the service goes on."""
 
 import fcntl
 import glob
@@ -6,6 +6,8 @@ import heapq
 import os
 import platform
 import re
+import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +24,7 @@ from backup.lock import no_removals, remove_abandoned
 from config import Settings, project_version
 
 TIME = "%Y%m%dT%H%M%SZ"
+DIGITS = r"\d{8}T\d{6}Z"
 PARTIAL = ".partial"
 # Where the copy of the database lies until it is in the backup, in `work` of the app folder.
 COPIES = "backup-"
@@ -77,8 +80,7 @@ def create(
     root, folder = settings.app_dir.path.resolve(), (folder or folder_of(settings)).resolve()
     if not root.is_dir():
         raise Refused(f"{root}: there is no app folder; set APP_DIR, or run `python main.py appdir make`")
-    if not folder.is_dir():
-        raise Refused(f"{folder}: there is no such folder; make it, or run `python main.py appdir make`")
+    _require_folder(folder)
     if folder.is_relative_to(root) and files.is_included(str(folder.relative_to(root))):
         raise Refused(f"{folder}: lies in what is backed up; name a folder elsewhere")
     url = databases.address(settings)
@@ -86,7 +88,7 @@ def create(
     left_out, not_included = files.left_out(settings, database)
     try:
         with no_removals(settings.app_dir), _work_folder(settings.app_dir.work) as work:
-            remove_abandoned(folder, f"{glob.escape(settings.app.slug)}-*{PARTIAL}")
+            remove_abandoned(folder, f"{glob.escape(settings.app.slug)}-[0-9]*{PARTIAL}")
             size = sum(found.status.st_size for found in files.walk(root, left_out, ignore) if not found.is_folder)
             created = datetime.now(UTC)
             copy = work / "copy"
@@ -103,17 +105,73 @@ def create(
             inserted = files.Found(files.SQLITE if database else files.POSTGRES, -1, state)
             with _new_file(done.path) as file, _sealed(file, settings) as stream, Writer(stream, manifest, seen) as tar:
                 _write(tar, done, root, left_out, inserted, copy)
-            done.pruned = _prune(done.path, settings, keep or settings.backup.keep)
+            done.pruned = _prune(done.path, backups_in(folder, settings.app.slug), keep or settings.backup.keep)
     except OSError as error:
         raise BackupError(f"{error.filename or folder}: {error.strerror or error}") from None
     return done
 
 
+def copy_database(
+    settings: Settings, folder: Path | None = None, seen: Callable[[int], object] = ignore
+) -> Path | None:
+    """Write a copy of the database alone into `folder`, all or nothing; then remove old ones.
+
+    Nothing waits for it, and it waits for nothing: it names no files.
+
+    Args:
+        settings: those of the installation.
+        folder: where it belongs. If not given, `backup.folder`; where backups are encrypted, `backups` of the app
+            folder, because the copy is not.
+        seen: is told how many bytes there were since it was told last; nothing of a dump.
+
+    Returns:
+        The copy; None if there is no database yet.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        Refused: `folder` cannot be used.
+        BackupError: the database cannot be read, or a disk is full.
+    """
+    url = databases.address(settings)
+    database = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    if database and not database.exists():
+        return None
+    folder = (folder or (settings.app_dir.backups if settings.backup.passphrase else folder_of(settings))).resolve()
+    _require_folder(folder)
+    stem = f"{settings.app.slug}-database"
+    try:
+        remove_abandoned(folder, f"{glob.escape(stem)}-*{PARTIAL}")
+        with _partial_folder(folder, f"{stem}-{secrets.token_hex(8)}{PARTIAL}") as place:
+            copy, now = place / "copy", datetime.now(UTC)
+            if database:
+                databases.copy_sqlite(database, copy, seen)
+            else:
+                databases.dump_postgres(settings, url, copy)
+            _sync(copy)
+            while (path := folder / f"{stem}-{now:{TIME}}{'.sqlite3' if database else '.dump'}").exists():
+                now += timedelta(seconds=1)
+            copy.rename(path)
+            _sync(folder)
+        _prune(path, _named(folder, re.escape(stem) + rf"-{DIGITS}\.(sqlite3|dump)"), settings.backup.keep)
+    except OSError as error:
+        raise BackupError(f"{error.filename or folder}: {error.strerror or error}") from None
+    return path
+
+
 def backups_in(folder: Path, slug: str) -> list[Path]:
     """The backups of an application in a folder, oldest first; nothing else that lies there."""
-    pattern = re.compile(re.escape(slug) + r"-\d{8}T\d{6}Z\.tar(\.gz)?")
-    found = (path for path in folder.iterdir() if pattern.fullmatch(path.name))
+    return _named(folder, re.escape(slug) + rf"-{DIGITS}\.tar(\.gz)?")
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder with such names, sorted by these."""
+    found = (path for path in folder.iterdir() if re.fullmatch(pattern, path.name))
     return sorted(path for path in found if path.is_file() and not path.is_symlink())
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Refused(f"{folder}: there is no such folder; make it, or run `python main.py appdir make`")
 
 
 def _write(
@@ -182,14 +240,33 @@ def _new_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(descriptor)
             partial.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _partial_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A folder in another one for what is half written, which nobody else may enter. Its lock ends with the process."""
+    place = folder / name
+    place.mkdir(0o700)
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield place
+    finally:
+        shutil.rmtree(place)
+        os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -200,9 +277,9 @@ def _work_folder(work: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _prune(newest: Path, settings: Settings, keep: int) -> list[Path]:
-    """Remove all but so many backups, and never the new one, whatever the clock said when others were made."""
-    others = [path for path in backups_in(newest.parent, settings.app.slug) if path != newest]
+def _prune(newest: Path, existing: list[Path], keep: int) -> list[Path]:
+    """Remove all but so many of them, and never the new one, whatever the clock said when others were made."""
+    others = [path for path in existing if path != newest]
     pruned = others[: max(0, len(others) - keep + 1)]
     for path in pruned:
         path.unlink(missing_ok=True)
