@@ -54,14 +54,21 @@ class Images:
 
     def run(self, *arguments: str | Path) -> str:
         """What buildah prints."""
-        storage = ["--storage-driver", "vfs", "--root", self.folder / "storage", "--runroot", self.folder / "run"]
+        storage: list[str | Path] = [
+            "--storage-driver",
+            "vfs",
+            "--root",
+            self.folder / "storage",
+            "--runroot",
+            self.folder / "run",
+        ]
         result = run_in(self.folder, "buildah", *storage, *arguments)
         assert result.returncode == 0, result.stdout[-5000:]
         return result.stdout.strip()
 
     def build(self, context: Path, file: Path, tag: str, *options: str) -> None:
         """Build an image; its commands have no network."""
-        isolated = ["--isolation", "chroot", "--network", "none", "--signature-policy", self.policy]
+        isolated: list[str | Path] = ["--isolation", "chroot", "--network", "none", "--signature-policy", self.policy]
         self.run("build", "--quiet", "--format", "docker", *isolated, *options, "--file", file, "--tag", tag, context)
 
 
