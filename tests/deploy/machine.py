@@ -66,6 +66,8 @@ class Machine:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # As on Debian's own kernel, whatever this host has.
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         wait_until(self.find_init, BOOT_PATIENCE, "the machine does not start")
         wait_until(self.has_booted, BOOT_PATIENCE, "the machine's services do not start")
