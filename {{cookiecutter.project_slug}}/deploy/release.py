@@ -1078,8 +1078,8 @@ def check_folders(site: Site) -> str:
     lines = render(site)[Path("/etc/tmpfiles.d") / f"{site.slug}.conf"].splitlines()
     wanted = [line.split()[1:5] for line in lines if line.startswith("d")]
     for path, mode, user, group in wanted:
-        expect(os.path.isdir(path) and not os.path.islink(path), f"{path}: expected a folder")
         found = os.lstat(path)
+        expect(stat.S_ISDIR(found.st_mode), f"{path}: expected a folder")
         owner = (pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
         expect((found.st_uid, found.st_gid) == owner, f"{path}: expected owner {user}:{group}")
         is_mode = stat.S_IMODE(found.st_mode)
@@ -1145,13 +1145,21 @@ def check_processes(site: Site) -> str:
     folder, count = site.releases / live(site), 0
     for unit in (site.web, *site.background):
         group = run("systemctl", "show", "--property=ControlGroup", "--value", unit).stdout.strip()
-        processes = (read(Path(f"/sys/fs/cgroup{group}/cgroup.procs")) or "").split() if group else []
+        processes = [path.parent for path in Path("/proc").glob("[0-9]*/cgroup") if is_in_group(path, group)]
         expect(processes, f"{unit}: has no process")
-        for pid in processes:
-            found = os.readlink(f"/proc/{pid}/cwd")
-            expect(found == str(folder), f"{unit}: process {pid} runs in {found}, expected {folder}")
+        for process in processes:
+            found = os.readlink(process / "cwd")
+            expect(found == str(folder), f"{unit}: process {process.name} runs in {found}, expected {folder}")
         count += len(processes)
     return f"{count} run {folder.name}"
+
+
+def is_in_group(path: Path, group: str) -> bool:
+    """Whether a process, by its file `cgroup` in /proc, belongs to a unit."""
+    try:
+        return bool(group) and any(line.endswith(group) for line in path.read_text().splitlines())
+    except OSError:
+        return False  # It has ended.
 
 
 def check_left_over(site: Site) -> str:
@@ -1168,7 +1176,7 @@ def check_left_over(site: Site) -> str:
 
 
 def check_socket(site: Site) -> str:
-    """systemd listens on it, and nginx may connect."""
+    """Systemd listens on it, and nginx may connect."""
     sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     listens = any(words[-1] == str(site.socket) and words[3] == LISTENS for words in sockets)
     expect(listens, f"{site.socket}: nobody listens")
@@ -1185,7 +1193,7 @@ def check_answer(site: Site) -> str:
     return require_ready(site, *ask(site, site.socket, "/readyz"))
 
 
-def check_nginx(site: Site) -> str:
+def check_nginx(_: Site) -> str:
     """It can read its files; a warning may be another file that takes this host's name."""
     said = run("nginx", "-t", "-q").stderr.strip()
     expect(not said, said)
