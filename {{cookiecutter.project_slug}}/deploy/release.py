@@ -576,6 +576,13 @@ def command(site: Site, release: str, code: int, *words: str) -> str:
     return require(code, " ".join(words), python, "main.py", *words, cwd=folder, env=environment(site))
 
 
+def make_appdir(site: Site, release: str) -> None:
+    """Make or mend the app folder, and let nginx into it where it has no right by its group."""
+    words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
+    command(site, release, BAD_INPUT, "appdir", "make", *words)
+    require(BAD_INPUT, "systemd-tmpfiles", "systemd-tmpfiles", "--create", f"{site.slug}.conf")
+
+
 def install(site: Site, release: str, wheels: Path | None) -> None:
     """Make the release's own environment, by uv where there is one, and compile everything.
 
@@ -650,8 +657,7 @@ def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps
     with steps("packages"):
         install(site, release, wheels)
     with steps("app folder and settings"):
-        words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
-        command(site, release, BAD_INPUT, "appdir", "make", *words)
+        make_appdir(site, release)
         command(site, release, BAD_INPUT, "config", "check")
     preflight(site, release, steps)
     with steps("static files"):
@@ -882,8 +888,7 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
             require(BAD_INPUT, "nginx", "systemctl", "enable", "-q", "nginx")
             require(BAD_INPUT, "nginx", "systemctl", "reload-or-restart", "nginx")
         if files and (live := site.current()):
-            words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
-            command(site, live, BAD_INPUT, "appdir", "make", *words)
+            make_appdir(site, live)
             activate(site, live, steps)
     print(f"ok: {site.root} for {site.host}" + ("" if site.current() else "; next: `release.py deploy ARTIFACT`"))
 
