@@ -781,13 +781,11 @@ def status(site: Site) -> dict[str, Any]:
     """What is live, what runs, and how the last command ended."""
     units = (site.listener, site.web, *site.background)
     states = {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in units}
-    log = site.shared / "logs/deploy.jsonl"
-    last = log.read_text().splitlines()[-1:] if log.is_file() else []
     return {
         "live": site.current(),
         "running": {unit: running(site, unit) for unit in units[1:]},
         "units": states,
-        "last": json.loads(last[0]) if last else None,
+        "last": last_logged(site),
     }
 
 
@@ -804,7 +802,7 @@ def require_installed(site: Site) -> None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise Failure(BAD_INPUT, "this changes the host, and has to be run as root: sudo python3 deploy/release.py")
+        raise Failure(BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py")
 
 
 def problems_of(site: Site) -> Iterator[str]:
@@ -979,10 +977,9 @@ def doctor(site: Site, *, as_json: bool) -> int:
     """Check the host and the service, and print what was found; 1 if something is wrong. Nothing is changed.
 
     Raises:
-        Failure: it is not root who asks.
+        Failure: there is nothing to check, or it is not root who asks.
     """
-    if os.geteuid() != ADMIN:
-        raise Failure(BAD_INPUT, "this looks at what only root may see: sudo python3 deploy/release.py doctor")
+    require_installed(site)
     rows = []
     for row in examine(site):
         rows.append(row)
@@ -1005,14 +1002,19 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
         except Exception as error:  # noqa: BLE001  (the other checks shall run)
             what = str(error) if isinstance(error, (Finding, Failure, OSError)) else f"{type(error).__name__}: {error}"
             ok, detail = False, f"{what}; {mend.format(site=site)}"
-        yield {"name": name, "ok": ok, "detail": " ".join(detail.split())}
+        yield {"name": name, "ok": ok, "detail": _on_host(site, detail)}
     if site.current():
         told = service(site, "doctor", "--json")
         try:
             rows = json.loads(told.stdout)
         except ValueError:
             rows = [{"name": "doctor", "ok": False, "detail": told.stderr.strip().rpartition("\n")[2]}]
-        yield from ({**row, "name": f"service: {row['name']}"} for row in rows)
+        yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
+
+
+def _on_host(site: Site, detail: str) -> str:
+    """In one line, and with the commands that the host has."""
+    return " ".join(detail.split()).replace("python main.py", site.slug)
 
 
 def expect(good: object, otherwise: str) -> None:
@@ -1319,7 +1321,7 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
     """The last line of `deploy.jsonl` about one of these commands; about any, if none is named."""
     path = site.shared / "logs/deploy.jsonl"
     try:
-        # It lies in a folder of the service, who could have put a link there.
+        # The folder is the service's, who could have put a link there.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]
     except FileNotFoundError:
@@ -1331,7 +1333,7 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
 
 # What each check is called, and what mends what it finds.
 CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
-    "host": (check_host, "then `release.py init`"),
+    "host": (check_host, "then `release.py init --host NAME`"),
     "written files": (check_written_files, "`release.py init`"),
     "folders": (check_folders, "`systemd-tmpfiles --create {site.slug}.conf`"),
     "app folder": (
