@@ -781,13 +781,11 @@ def status(site: Site) -> dict[str, Any]:
     """What is live, what runs, and how the last command ended."""
     units = (site.listener, site.web, *site.background)
     states = {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in units}
-    log = site.shared / "logs/deploy.jsonl"
-    last = log.read_text().splitlines()[-1:] if log.is_file() else []
     return {
         "live": site.current(),
         "running": {unit: running(site, unit) for unit in units[1:]},
         "units": states,
-        "last": json.loads(last[0]) if last else None,
+        "last": last_logged(site),
     }
 
 
@@ -804,7 +802,7 @@ def require_installed(site: Site) -> None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise Failure(BAD_INPUT, "this changes the host, and has to be run as root: sudo python3 deploy/release.py")
+        raise Failure(BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py")
 
 
 def problems_of(site: Site) -> Iterator[str]:
@@ -979,10 +977,9 @@ def doctor(site: Site, *, as_json: bool) -> int:
     """Check the host and the service, and print what was found; 1 if something is wrong. Nothing is changed.
 
     Raises:
-        Failure: it is not root who asks.
+        Failure: there is nothing to check, or it is not root who asks.
     """
-    if os.geteuid() != ADMIN:
-        raise Failure(BAD_INPUT, "this looks at what only root may see: sudo python3 deploy/release.py doctor")
+    require_installed(site)
     rows = []
     for row in examine(site):
         rows.append(row)
@@ -1005,14 +1002,19 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
         except Exception as error:  # noqa: BLE001  (the other checks shall run)
             what = str(error) if isinstance(error, (Finding, Failure, OSError)) else f"{type(error).__name__}: {error}"
             ok, detail = False, f"{what}; {mend.format(site=site)}"
-        yield {"name": name, "ok": ok, "detail": " ".join(detail.split())}
+        yield {"name": name, "ok": ok, "detail": _on_host(site, detail)}
     if site.current():
         told = service(site, "doctor", "--json")
         try:
             rows = json.loads(told.stdout)
         except ValueError:
             rows = [{"name": "doctor", "ok": False, "detail": told.stderr.strip().rpartition("\n")[2]}]
-        yield from ({**row, "name": f"service: {row['name']}"} for row in rows)
+        yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
+
+
+def _on_host(site: Site, detail: str) -> str:
+    """In one line, and with the commands that the host has."""
+    return " ".join(detail.split()).replace("python main.py", site.slug)
 
 
 def expect(good: object, otherwise: str) -> None:
@@ -1083,8 +1085,8 @@ def check_folders(site: Site) -> str:
     lines = render(site)[Path("/etc/tmpfiles.d") / f"{site.slug}.conf"].splitlines()
     wanted = [line.split()[1:5] for line in lines if line.startswith("d")]
     for path, mode, user, group in wanted:
-        expect(os.path.isdir(path) and not os.path.islink(path), f"{path}: expected a folder")
         found = os.lstat(path)
+        expect(stat.S_ISDIR(found.st_mode), f"{path}: expected a folder")
         owner = (pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
         expect((found.st_uid, found.st_gid) == owner, f"{path}: expected owner {user}:{group}")
         is_mode = stat.S_IMODE(found.st_mode)
@@ -1150,13 +1152,21 @@ def check_processes(site: Site) -> str:
     folder, count = site.releases / live(site), 0
     for unit in (site.web, *site.background):
         group = run("systemctl", "show", "--property=ControlGroup", "--value", unit).stdout.strip()
-        processes = (read(Path(f"/sys/fs/cgroup{group}/cgroup.procs")) or "").split() if group else []
+        processes = [path.parent for path in Path("/proc").glob("[0-9]*/cgroup") if is_in_group(path, group)]
         expect(processes, f"{unit}: has no process")
-        for pid in processes:
-            found = os.readlink(f"/proc/{pid}/cwd")
-            expect(found == str(folder), f"{unit}: process {pid} runs in {found}, expected {folder}")
+        for process in processes:
+            found = os.readlink(process / "cwd")
+            expect(found == str(folder), f"{unit}: process {process.name} runs in {found}, expected {folder}")
         count += len(processes)
     return f"{count} run {folder.name}"
+
+
+def is_in_group(path: Path, group: str) -> bool:
+    """Whether a process, by its file `cgroup` in /proc, belongs to a unit."""
+    try:
+        return bool(group) and any(line.endswith(group) for line in path.read_text().splitlines())
+    except OSError:
+        return False  # It has ended.
 
 
 def check_left_over(site: Site) -> str:
@@ -1173,7 +1183,7 @@ def check_left_over(site: Site) -> str:
 
 
 def check_socket(site: Site) -> str:
-    """systemd listens on it, and nginx may connect."""
+    """Systemd listens on it, and nginx may connect."""
     sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     listens = any(words[-1] == str(site.socket) and words[3] == LISTENS for words in sockets)
     expect(listens, f"{site.socket}: nobody listens")
@@ -1190,7 +1200,7 @@ def check_answer(site: Site) -> str:
     return require_ready(site, *ask(site, site.socket, "/readyz"))
 
 
-def check_nginx(site: Site) -> str:
+def check_nginx(_: Site) -> str:
     """It can read its files; a warning may be another file that takes this host's name."""
     said = run("nginx", "-t", "-q").stderr.strip()
     expect(not said, said)
@@ -1311,7 +1321,7 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
     """The last line of `deploy.jsonl` about one of these commands; about any, if none is named."""
     path = site.shared / "logs/deploy.jsonl"
     try:
-        # It lies in a folder of the service, who could have put a link there.
+        # The folder is the service's, who could have put a link there.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]
     except FileNotFoundError:
@@ -1323,7 +1333,7 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
 
 # What each check is called, and what mends what it finds.
 CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
-    "host": (check_host, "then `release.py init`"),
+    "host": (check_host, "then `release.py init --host NAME`"),
     "written files": (check_written_files, "`release.py init`"),
     "folders": (check_folders, "`systemd-tmpfiles --create {site.slug}.conf`"),
     "app folder": (
