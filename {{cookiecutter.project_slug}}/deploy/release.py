@@ -802,7 +802,9 @@ def require_installed(site: Site) -> None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise Failure(BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py")
+        raise Failure(
+            BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py"
+        )
 
 
 def problems_of(site: Site) -> Iterator[str]:
