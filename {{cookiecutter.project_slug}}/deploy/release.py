@@ -472,8 +472,8 @@ def stop_helpers(site: Site) -> None:
 def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     """Let a release take over.
 
-    The unit that serves is restarted, so that nothing of the old release stays. Its socket is systemd's, and the bridge
-    answers on it meanwhile, so that nobody waits.
+    All units are restarted, so that nothing of the old release stays: workers finish their jobs first. The socket is
+    systemd's, and the bridge answers on it meanwhile, so that no visitor waits.
 
     Args:
         site: the installation.
@@ -489,15 +489,12 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
             start(site.bridge(bridge))
     with steps(f"switch to {release}"):
         point(site, release)
-    with steps("web"):
-        run("systemctl", "reset-failed", site.listener)
+    with steps("restart"):
         start(site.listener)
-        start(site.web, verb="restart")
+        start(site.web, *site.background, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
-    with steps("queue and scheduler"):
-        start(*site.background, verb="restart")
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
