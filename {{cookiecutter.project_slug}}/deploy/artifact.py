@@ -84,7 +84,7 @@ def require_clean(project: Path) -> None:
     for line in tracked:
         kind, path = line.partition("\t")[::2]
         first, name = PurePosixPath(path).parts[0], PurePosixPath(path).name
-        if first == "instance" or name == ".env" or (name.startswith(".env.") and name != ".env.example"):
+        if first in ("instance", "secrets") or name == ".env" or (name.startswith(".env.") and name != ".env.example"):
             raise Refused(f"{path}: must not be in git, it holds secrets; run: git rm --cached {path}, and commit")
         if path in MADE:
             raise Refused(f"{path}: is the name of a file that every release is given; take another one")

@@ -649,6 +649,8 @@ def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps
     Raises:
         Failure: and nothing has changed, but for the app folder's missing parts and migrations that were applied.
     """
+    # Visitors come first.
+    os.nice(10)
     folder = site.releases / release
     with steps("unpack"):
         folder.mkdir(mode=0o755)

@@ -201,7 +201,7 @@ def test_a_project_that_another_repository_ignores_is_refused(project: Project) 
     assert "is in no commit" in project.refusal()
 
 
-@pytest.mark.parametrize("path", [".env", "deploy/.env", ".env.production", "instance/data/app.sqlite3"])
+@pytest.mark.parametrize("path", [".env", "deploy/.env", ".env.production", "instance/data/app.sqlite3", "secrets/key"])
 def test_what_is_secret_by_its_name_is_refused(project: Project, path: str) -> None:
     project.write(path, "")
     project.git("add", "--force", path)
