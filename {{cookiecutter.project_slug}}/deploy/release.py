@@ -957,6 +957,7 @@ ADMIN = 0
 WEB_SERVER = "www-data"
 # Of a socket that listens, in /proc/net/unix.
 LISTENS = "00010000"
+RIGHTS = {"x": "enter", "r": "read", "w": "write"}
 CERTIFICATE_DAYS = 14
 # What lies beside the files that nginx may send, and how a slip in its settings would give it away.
 LEAKS = (
@@ -1002,14 +1003,15 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
             ok, detail = None, str(reason)
         except Exception as error:  # noqa: BLE001  (the other checks shall run)
             what = str(error) if isinstance(error, (Finding, Failure, OSError)) else f"{type(error).__name__}: {error}"
-            ok, detail = False, f"{what}; {mend.format(site=site)}"
+            ok, detail = False, "; ".join(filter(None, (what, mend.format(site=site))))
         yield {"name": name, "ok": ok, "detail": _on_host(site, detail)}
     if site.current():
-        told = service(site, "doctor", "--json")
         try:
+            told = service(site, "doctor", "--json")
+            expect(told.stdout, told.stderr[-500:])
             rows = json.loads(told.stdout)
-        except ValueError:
-            rows = [{"name": "doctor", "ok": False, "detail": told.stderr.strip().rpartition("\n")[2]}]
+        except (OSError, Finding) as error:
+            rows = [{"name": "doctor", "ok": False, "detail": str(error)}]
         yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
 
 
@@ -1045,12 +1047,12 @@ def service(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     return run_as(site.user, site.group, python, "main.py", *words, cwd=site.link, env=environment(site))
 
 
-def require_rights(flag: str, path: Path) -> None:
+def require_rights(site: Site, flag: str, path: Path) -> None:
     """Raise a `Finding` if nginx may not enter (x), read (r) or write (w) a path, or a folder on the way to it."""
     for place, needed in (*((folder, "x") for folder in reversed(path.parents)), (path, flag)):
         if run_as(WEB_SERVER, WEB_SERVER, "test", f"-{needed}", place).returncode:
-            what = {"x": "enter", "r": "read", "w": "write"}[needed]
-            raise Finding(f"{place}: {WEB_SERVER}, as which nginx runs, may not {what} it")
+            mend = "" if place.is_relative_to(site.root) else f"; `chmod o+x {place}`"
+            raise Finding(f"{place}: {WEB_SERVER}, as which nginx runs, may not {RIGHTS[needed]} it{mend}")
 
 
 def browse(site: Site, path: str, host: str = "") -> tuple[int, str | None, bytes]:
@@ -1097,8 +1099,10 @@ def check_folders(site: Site) -> str:
 
 def check_app_folder(site: Site) -> str:
     """As `appdir check`, for the user and group of this installation."""
-    words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
-    command(site, live(site), FINDINGS, "appdir", "check", *words)
+    folder = site.releases / live(site)
+    words = ("main.py", "appdir", "check", "--path", site.shared, "--user", site.user, "--group", site.group)
+    done = run(folder / ".venv/bin/python", *words, cwd=folder, env=environment(site))
+    expect(done.returncode == 0, "; ".join((done.stdout + done.stderr).splitlines()))
     return str(site.shared)
 
 
@@ -1192,7 +1196,7 @@ def check_socket(site: Site) -> str:
     owner = (pwd.getpwnam(WEB_SERVER).pw_uid, grp.getgrnam(site.group).gr_gid, 0o660)
     good = (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == owner
     expect(good, f"{site.socket}: expected owner {WEB_SERVER}:{site.group} and mode 0660")
-    require_rights("w", site.socket)
+    require_rights(site, "w", site.socket)
     return str(site.socket)
 
 
@@ -1243,7 +1247,7 @@ def check_static(site: Site) -> str:
 def check_media(site: Site) -> str:
     """Nginx itself sends users' files."""
     media = site.shared / "media"
-    require_rights("x", media)
+    require_rights(site, "x", media)
     paths = (Path(folder, name) for folder, _, names in os.walk(media) for name in names)
     shown = (path.relative_to(media) for path in paths if stat.S_ISREG(path.lstat().st_mode))
     name = next((name for name in shown if not any(part.startswith(".") for part in name.parts)), None)
@@ -1255,7 +1259,7 @@ def check_media(site: Site) -> str:
 def require_sent(site: Site, folder: str, name: str) -> str:
     """Raise a `Finding` if nginx does not send a file of the app folder: its ETag shows the file's time and size."""
     path = site.shared / folder / name
-    require_rights("r", path)
+    require_rights(site, "r", path)
     status, etag, _ = browse(site, urllib.parse.quote(f"/{folder}/{name}"))
     found = path.lstat()
     sent = status == 200 and etag == f'"{int(found.st_mtime):x}-{found.st_size:x}"'
@@ -1301,7 +1305,10 @@ def check_clock(_: Site) -> str:
 
 def check_upload_limit(site: Site) -> str:
     """Nginx lets through what the service takes."""
-    shown = json.loads(service(site, "config", "show", "--json").stdout)
+    told = service(site, "config", "show", "--json")
+    if told.returncode:
+        raise Skipped("needs the service's settings")
+    shown = json.loads(told.stdout)
     needed = max(shown[f"security.max_{what}_size"]["value"] for what in ("request", "upload"))
     limit = int(site.upload_limit.rstrip("kmg")) << {"k": 10, "m": 20, "g": 30}.get(site.upload_limit[-1], 0)
     expect(limit >= needed, f"upload_limit: found {site.upload_limit}, expected {needed} bytes or more")
@@ -1337,14 +1344,14 @@ CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
     "host": (check_host, "then `release.py init --host NAME`"),
     "written files": (check_written_files, "`release.py init`"),
     "folders": (check_folders, "`systemd-tmpfiles --create {site.slug}.conf`"),
-    "app folder": (
-        check_app_folder,
-        "`{site.slug} appdir make --path {site.shared} --user {site.user} --group {site.group}`",
-    ),
+    "app folder": (check_app_folder, ""),
     "code": (check_code, "`release.py deploy ARTIFACT` again, and ask who changed it"),
     "release": (check_release, "`release.py releases`, then `rollback RELEASE` or `deploy ARTIFACT`"),
     "packages": (check_packages, "`ln -sfn app/.venv {site.root}/venv`, then `release.py deploy ARTIFACT`"),
-    "units": (check_units, "`systemctl daemon-reload`, then `release.py init`; `journalctl -u UNIT -n 50`"),
+    "units": (
+        check_units,
+        "`systemctl daemon-reload`, `systemctl enable --now UNIT`; `systemctl cat` and `journalctl -n 50 -u` show more",
+    ),
     "processes": (check_processes, "`systemctl restart {site.web} {site.background[0]} {site.background[1]}`"),
     "left over": (check_left_over, "`systemctl stop '{site.slug}@*' '{site.slug}-preflight@*'`"),
     "socket": (
@@ -1353,8 +1360,8 @@ CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
         "`namei -l {site.socket}`",
     ),
     "answer": (check_answer, "`journalctl -u {site.web} -n 50`"),
-    "nginx": (check_nginx, "mend that file, then `systemctl reload nginx`"),
-    "site": (check_site, "`systemctl reload nginx`; `tail /var/log/nginx/error.log`"),
+    "nginx": (check_nginx, "mend that file, then `systemctl reload-or-restart nginx`"),
+    "site": (check_site, "`systemctl reload-or-restart nginx`; `tail /var/log/nginx/error.log`"),
     "other hosts": (check_other_hosts, "`nginx -T | grep -B3 default_server`, and remove what is not ours"),
     "static files": (check_static, "`chmod -R a+rX {site.shared}/static`, or `release.py deploy ARTIFACT` again"),
     "media": (check_media, "`systemd-tmpfiles --create {site.slug}.conf`; `namei -l` shows the way to the file"),
