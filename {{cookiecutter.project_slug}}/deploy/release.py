@@ -489,12 +489,17 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
             start(site.bridge(bridge))
     with steps(f"switch to {release}"):
         point(site, release)
-    with steps("restart"):
+    with steps("web"):
+        # Workers end their jobs meanwhile.
+        run("systemctl", "restart", "--no-block", *site.background)
         start(site.listener)
-        start(site.web, *site.background, verb="restart")
+        start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
+    with steps("queue and scheduler"):
+        run("systemctl", "stop", "--no-block", f"{site.slug}@*")
+        start(*site.background)
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
@@ -600,6 +605,7 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
         require(BAD_INPUT, "python3 -m venv", python, "-m", "venv", venv)
         tool = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     require(BAD_INPUT, "packages", *tool, *flags, "--require-hashes", "-r", packages, env=environ)
+    (venv / ".lock").unlink(missing_ok=True)  # uv's; everybody may write it.
     require(BAD_INPUT, "compile", venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
 
 
