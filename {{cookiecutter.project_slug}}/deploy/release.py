@@ -472,8 +472,8 @@ def stop_helpers(site: Site) -> None:
 def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     """Let a release take over.
 
-    The unit that serves is restarted, so that nothing of the old release stays. Its socket is systemd's, and the bridge
-    answers on it meanwhile, so that nobody waits.
+    All units are restarted, so that nothing of the old release stays: workers finish their jobs first. The socket is
+    systemd's, and the bridge answers on it meanwhile, so that no visitor waits.
 
     Args:
         site: the installation.
@@ -490,14 +490,16 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     with steps(f"switch to {release}"):
         point(site, release)
     with steps("web"):
-        run("systemctl", "reset-failed", site.listener)
+        # Workers end their jobs meanwhile.
+        run("systemctl", "restart", "--no-block", *site.background)
         start(site.listener)
         start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
     with steps("queue and scheduler"):
-        start(*site.background, verb="restart")
+        run("systemctl", "stop", "--no-block", f"{site.slug}@*")
+        start(*site.background)
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
@@ -603,6 +605,7 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
         require(BAD_INPUT, "python3 -m venv", python, "-m", "venv", venv)
         tool = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     require(BAD_INPUT, "packages", *tool, *flags, "--require-hashes", "-r", packages, env=environ)
+    (venv / ".lock").unlink(missing_ok=True)  # uv's; everybody may write it.
     require(BAD_INPUT, "compile", venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
 
 
