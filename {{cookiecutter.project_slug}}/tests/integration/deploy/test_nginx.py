@@ -253,9 +253,20 @@ def test_users_files_are_shown_or_saved_and_never_run(nginx: Nginx) -> None:
 # What would lead out of `static` and `media`, or to what is hidden in them.
 PROBES = [
     *("/.env", "/../.env", "/%2e%2e/.env", "/static../.env", "/media../.env", "/static/../.env", "/media/../.env"),
-    *("/static/%2e%2e/.env", "/media/..%2f.env", "/static//../.env", "/static/..%5c.env", "/static../config/hidden.txt"),
+    *(
+        "/static/%2e%2e/.env",
+        "/media/..%2f.env",
+        "/static//../.env",
+        "/static/..%5c.env",
+        "/static../config/hidden.txt",
+    ),
     *("/static/.hidden", "/media/.partial/b.png", "/.git/config", "/media/link.png", "/media/out/config/hidden.txt"),
-    *("/protected../.env", "/protected/media/../../.env", "/protected/media/a.png", "/protected/default/report%20%C3%BC.pdf"),
+    *(
+        "/protected../.env",
+        "/protected/media/../../.env",
+        "/protected/media/a.png",
+        "/protected/default/report%20%C3%BC.pdf",
+    ),
     *("/static", "/media", "/media/", "/static/", "/protected/", "/protected/media/", "/config/hidden.txt"),
 ]
 
