@@ -66,6 +66,8 @@ class Machine:
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # As on Debian's own kernel, whatever this host has.
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
             )
         wait_until(self.find_init, BOOT_PATIENCE, "the machine does not start")
         wait_until(self.has_booted, BOOT_PATIENCE, "the machine's services do not start")
@@ -82,30 +84,27 @@ class Machine:
         """Whether all services have been started, or have failed to."""
         return self.run("systemctl", "is-system-running", "--wait").stdout.strip() in ("running", "degraded")
 
-    def run(
-        self, *command: str | Path, stdin: str | None = None, timeout: float = 60, check: bool = False
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command as root and return what it printed, standard error included.
+    def run(self, *command: str | Path, timeout: float = 60, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a command as root.
 
         Args:
-            stdin: its input.
-            timeout: seconds, after which it is killed; the exit code is then 137.
+            timeout: seconds, after which it is killed; the exit code is then negative.
             check: whether it has to succeed.
         """
         result = subprocess.run(
             self.entering(*command, timeout=timeout),
-            input=stdin or "",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             text=True,
             timeout=timeout + STOP_PATIENCE,
             check=False,
         )
-        assert not check or result.returncode == 0, f"{command}: exit {result.returncode}: {result.stdout[-3000:]}"
+        if check and result.returncode:
+            raise AssertionError(f"{command}: exit {result.returncode}: {result.stdout[-2000:]}{result.stderr[-2000:]}")
         return result
 
     def spawn(self, *command: str | Path, timeout: float = 600) -> subprocess.Popen[str]:
-        """Start a command as root, with its output, standard error included, in a pipe."""
+        """Start a command as root, whose output, standard error included, can be read while it runs."""
         return subprocess.Popen(
             self.entering(*command, timeout=timeout),
             stdin=subprocess.DEVNULL,
@@ -223,21 +222,31 @@ def running_machine() -> Iterator[Machine]:
 
 
 def packaged_tree() -> Path:
-    """The files of a host with the packages, made on first use; whoever comes meanwhile waits for them."""
+    """The files of a host with the packages, made on first use."""
     key = hashlib.sha256(" ".join((SUITE, *PACKAGES)).encode()).hexdigest()[:12]
-    cache = Path(tempfile.gettempdir()) / f"debian-{key}"
+    return made_once(f"debian-{key}", debootstrap)
+
+
+def debootstrap(tree: Path) -> None:
+    """Install a host into a folder that does not exist."""
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_PATIENCE, check=False)
+    assert result.returncode == 0, f"debootstrap: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    # What was downloaded only makes copies slower; and each copy is a host of its own.
+    shutil.rmtree(tree / "var/cache/apt")
+    (tree / "etc/machine-id").write_text("")
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that outlives the tests, made by whoever needs it first; whoever comes meanwhile waits."""
+    cache = Path(tempfile.gettempdir()) / name
     cache.mkdir(mode=0o700, exist_ok=True)
     assert cache.stat().st_uid == os.geteuid(), f"{cache} belongs to somebody else: remove it"
-    tree, complete = cache / "root", cache / "complete"
+    content, complete = cache / "content", cache / "complete"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
-            shutil.rmtree(tree, ignore_errors=True)
-            command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_PATIENCE, check=False)
-            assert result.returncode == 0, f"debootstrap: {result.stdout[-2000:]}{result.stderr[-2000:]}"
-            # A host that forgets what it has downloaded is quicker to copy, and a copy is another host.
-            shutil.rmtree(tree / "var/cache/apt")
-            (tree / "etc/machine-id").write_text("")
+            shutil.rmtree(content, ignore_errors=True)
+            make(content)
             complete.touch()
-    return tree
+    return content

@@ -472,8 +472,8 @@ def stop_helpers(site: Site) -> None:
 def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     """Let a release take over.
 
-    The unit that serves is restarted, so that nothing of the old release stays. Its socket is systemd's, and the bridge
-    answers on it meanwhile, so that nobody waits.
+    All units are restarted, so that nothing of the old release stays: workers finish their jobs first. The socket is
+    systemd's, and the bridge answers on it meanwhile, so that no visitor waits.
 
     Args:
         site: the installation.
@@ -490,14 +490,16 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
     with steps(f"switch to {release}"):
         point(site, release)
     with steps("web"):
-        run("systemctl", "reset-failed", site.listener)
+        # Workers end their jobs meanwhile.
+        run("systemctl", "restart", "--no-block", *site.background)
         start(site.listener)
         start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
     with steps("queue and scheduler"):
-        start(*site.background, verb="restart")
+        run("systemctl", "stop", "--no-block", f"{site.slug}@*")
+        start(*site.background)
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
@@ -603,6 +605,7 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
         require(BAD_INPUT, "python3 -m venv", python, "-m", "venv", venv)
         tool = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     require(BAD_INPUT, "packages", *tool, *flags, "--require-hashes", "-r", packages, env=environ)
+    (venv / ".lock").unlink(missing_ok=True)  # uv's; everybody may write it.
     require(BAD_INPUT, "compile", venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
 
 
@@ -649,6 +652,8 @@ def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps
     Raises:
         Failure: and nothing has changed, but for the app folder's missing parts and migrations that were applied.
     """
+    # Visitors come first.
+    os.nice(10)
     folder = site.releases / release
     with steps("unpack"):
         folder.mkdir(mode=0o755)
@@ -781,13 +786,11 @@ def status(site: Site) -> dict[str, Any]:
     """What is live, what runs, and how the last command ended."""
     units = (site.listener, site.web, *site.background)
     states = {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in units}
-    log = site.shared / "logs/deploy.jsonl"
-    last = log.read_text().splitlines()[-1:] if log.is_file() else []
     return {
         "live": site.current(),
         "running": {unit: running(site, unit) for unit in units[1:]},
         "units": states,
-        "last": json.loads(last[0]) if last else None,
+        "last": last_logged(site),
     }
 
 
@@ -804,7 +807,9 @@ def require_installed(site: Site) -> None:
 
 def _require_root() -> None:
     if os.geteuid() != 0:
-        raise Failure(BAD_INPUT, "this changes the host, and has to be run as root: sudo python3 deploy/release.py")
+        raise Failure(
+            BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py"
+        )
 
 
 def problems_of(site: Site) -> Iterator[str]:
@@ -958,6 +963,7 @@ ADMIN = 0
 WEB_SERVER = "www-data"
 # Of a socket that listens, in /proc/net/unix.
 LISTENS = "00010000"
+RIGHTS = {"x": "enter", "r": "read", "w": "write"}
 CERTIFICATE_DAYS = 14
 # What lies beside the files that nginx may send, and how a slip in its settings would give it away.
 LEAKS = (
@@ -979,10 +985,9 @@ def doctor(site: Site, *, as_json: bool) -> int:
     """Check the host and the service, and print what was found; 1 if something is wrong. Nothing is changed.
 
     Raises:
-        Failure: it is not root who asks.
+        Failure: there is nothing to check, or it is not root who asks.
     """
-    if os.geteuid() != ADMIN:
-        raise Failure(BAD_INPUT, "this looks at what only root may see: sudo python3 deploy/release.py doctor")
+    require_installed(site)
     rows = []
     for row in examine(site):
         rows.append(row)
@@ -1004,15 +1009,22 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
             ok, detail = None, str(reason)
         except Exception as error:  # noqa: BLE001  (the other checks shall run)
             what = str(error) if isinstance(error, (Finding, Failure, OSError)) else f"{type(error).__name__}: {error}"
-            ok, detail = False, f"{what}; {mend.format(site=site)}"
-        yield {"name": name, "ok": ok, "detail": " ".join(detail.split())}
+            ok, detail = False, "; ".join(filter(None, (what, mend.format(site=site))))
+        yield {"name": name, "ok": ok, "detail": _on_host(site, detail)}
     if site.current():
-        told = service(site, "doctor", "--json")
         try:
+            told = service(site, "doctor", "--json")
+            expect(told.stdout, told.stderr[-500:])
             rows = json.loads(told.stdout)
-        except ValueError:
-            rows = [{"name": "doctor", "ok": False, "detail": told.stderr.strip().rpartition("\n")[2]}]
-        yield from ({**row, "name": f"service: {row['name']}"} for row in rows)
+        except (OSError, Finding) as error:
+            rows = [{"name": "doctor", "ok": False, "detail": str(error)}]
+        yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
+
+
+def _on_host(site: Site, detail: str) -> str:
+    """In one line that commands no terminal, and with the commands that the host has."""
+    text = " ".join(detail.split()).replace("python main.py", site.slug)
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def expect(good: object, otherwise: str) -> None:
@@ -1042,12 +1054,12 @@ def service(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
     return run_as(site.user, site.group, python, "main.py", *words, cwd=site.link, env=environment(site))
 
 
-def require_rights(flag: str, path: Path) -> None:
+def require_rights(site: Site, flag: str, path: Path) -> None:
     """Raise a `Finding` if nginx may not enter (x), read (r) or write (w) a path, or a folder on the way to it."""
     for place, needed in (*((folder, "x") for folder in reversed(path.parents)), (path, flag)):
         if run_as(WEB_SERVER, WEB_SERVER, "test", f"-{needed}", place).returncode:
-            what = {"x": "enter", "r": "read", "w": "write"}[needed]
-            raise Finding(f"{place}: {WEB_SERVER}, as which nginx runs, may not {what} it")
+            mend = "" if place.is_relative_to(site.root) else f"; `chmod o+x {place}`"
+            raise Finding(f"{place}: {WEB_SERVER}, as which nginx runs, may not {RIGHTS[needed]} it{mend}")
 
 
 def browse(site: Site, path: str, host: str = "") -> tuple[int, str | None, bytes]:
@@ -1083,8 +1095,8 @@ def check_folders(site: Site) -> str:
     lines = render(site)[Path("/etc/tmpfiles.d") / f"{site.slug}.conf"].splitlines()
     wanted = [line.split()[1:5] for line in lines if line.startswith("d")]
     for path, mode, user, group in wanted:
-        expect(os.path.isdir(path) and not os.path.islink(path), f"{path}: expected a folder")
         found = os.lstat(path)
+        expect(stat.S_ISDIR(found.st_mode), f"{path}: expected a folder")
         owner = (pwd.getpwnam(user).pw_uid, grp.getgrnam(group).gr_gid)
         expect((found.st_uid, found.st_gid) == owner, f"{path}: expected owner {user}:{group}")
         is_mode = stat.S_IMODE(found.st_mode)
@@ -1094,8 +1106,10 @@ def check_folders(site: Site) -> str:
 
 def check_app_folder(site: Site) -> str:
     """As `appdir check`, for the user and group of this installation."""
-    words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
-    command(site, live(site), FINDINGS, "appdir", "check", *words)
+    folder = site.releases / live(site)
+    words = ("main.py", "appdir", "check", "--path", site.shared, "--user", site.user, "--group", site.group)
+    done = run(folder / ".venv/bin/python", *words, cwd=folder, env=environment(site))
+    expect(done.returncode == 0, "; ".join((done.stdout + done.stderr).splitlines()))
     return str(site.shared)
 
 
@@ -1150,13 +1164,21 @@ def check_processes(site: Site) -> str:
     folder, count = site.releases / live(site), 0
     for unit in (site.web, *site.background):
         group = run("systemctl", "show", "--property=ControlGroup", "--value", unit).stdout.strip()
-        processes = (read(Path(f"/sys/fs/cgroup{group}/cgroup.procs")) or "").split() if group else []
+        processes = [path.parent for path in Path("/proc").glob("[0-9]*/cgroup") if is_in_group(path, group)]
         expect(processes, f"{unit}: has no process")
-        for pid in processes:
-            found = os.readlink(f"/proc/{pid}/cwd")
-            expect(found == str(folder), f"{unit}: process {pid} runs in {found}, expected {folder}")
+        for process in processes:
+            found = os.readlink(process / "cwd")
+            expect(found == str(folder), f"{unit}: process {process.name} runs in {found}, expected {folder}")
         count += len(processes)
     return f"{count} run {folder.name}"
+
+
+def is_in_group(path: Path, group: str) -> bool:
+    """Whether a process, by its file `cgroup` in /proc, belongs to a unit."""
+    try:
+        return bool(group) and any(line.endswith(group) for line in path.read_text().splitlines())
+    except OSError:
+        return False  # It has ended.
 
 
 def check_left_over(site: Site) -> str:
@@ -1173,7 +1195,7 @@ def check_left_over(site: Site) -> str:
 
 
 def check_socket(site: Site) -> str:
-    """systemd listens on it, and nginx may connect."""
+    """Systemd listens on it, and nginx may connect."""
     sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
     listens = any(words[-1] == str(site.socket) and words[3] == LISTENS for words in sockets)
     expect(listens, f"{site.socket}: nobody listens")
@@ -1181,7 +1203,7 @@ def check_socket(site: Site) -> str:
     owner = (pwd.getpwnam(WEB_SERVER).pw_uid, grp.getgrnam(site.group).gr_gid, 0o660)
     good = (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == owner
     expect(good, f"{site.socket}: expected owner {WEB_SERVER}:{site.group} and mode 0660")
-    require_rights("w", site.socket)
+    require_rights(site, "w", site.socket)
     return str(site.socket)
 
 
@@ -1190,7 +1212,7 @@ def check_answer(site: Site) -> str:
     return require_ready(site, *ask(site, site.socket, "/readyz"))
 
 
-def check_nginx(site: Site) -> str:
+def check_nginx(_: Site) -> str:
     """It can read its files; a warning may be another file that takes this host's name."""
     said = run("nginx", "-t", "-q").stderr.strip()
     expect(not said, said)
@@ -1232,7 +1254,7 @@ def check_static(site: Site) -> str:
 def check_media(site: Site) -> str:
     """Nginx itself sends users' files."""
     media = site.shared / "media"
-    require_rights("x", media)
+    require_rights(site, "x", media)
     paths = (Path(folder, name) for folder, _, names in os.walk(media) for name in names)
     shown = (path.relative_to(media) for path in paths if stat.S_ISREG(path.lstat().st_mode))
     name = next((name for name in shown if not any(part.startswith(".") for part in name.parts)), None)
@@ -1244,8 +1266,8 @@ def check_media(site: Site) -> str:
 def require_sent(site: Site, folder: str, name: str) -> str:
     """Raise a `Finding` if nginx does not send a file of the app folder: its ETag shows the file's time and size."""
     path = site.shared / folder / name
-    require_rights("r", path)
-    status, etag, _ = browse(site, urllib.parse.quote(f"/{folder}/{name}"))
+    require_rights(site, "r", path)
+    status, etag, _ = browse(site, urllib.parse.quote(os.fsencode(f"/{folder}/{name}")))
     found = path.lstat()
     sent = status == 200 and etag == f'"{int(found.st_mtime):x}-{found.st_size:x}"'
     expect(sent, f"/{folder}/{name}: got status {status}, expected the file {path}")
@@ -1271,7 +1293,9 @@ def check_certificate(site: Site) -> str:
         with context.wrap_socket(raw, server_hostname=site.host) as connection:
             served, known = connection.getpeercert(binary_form=True), connection.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
-        raise Finding(f"{site.certificate}: {error.verify_message}") from None
+        raise Finding(
+            f"{site.certificate}: nginx serves another one, or it is not good: {error.verify_message}"
+        ) from None
     first = Path(site.certificate).read_text().partition(ssl.PEM_FOOTER)[0].rpartition(ssl.PEM_HEADER)[2]
     in_file = ssl.PEM_cert_to_DER_cert(f"{ssl.PEM_HEADER}{first}{ssl.PEM_FOOTER}")
     expect(served == in_file, f"{site.certificate}: nginx still serves another one")
@@ -1290,7 +1314,10 @@ def check_clock(_: Site) -> str:
 
 def check_upload_limit(site: Site) -> str:
     """Nginx lets through what the service takes."""
-    shown = json.loads(service(site, "config", "show", "--json").stdout)
+    told = service(site, "config", "show", "--json")
+    if told.returncode:
+        raise Skipped("needs the service's settings")
+    shown = json.loads(told.stdout)
     needed = max(shown[f"security.max_{what}_size"]["value"] for what in ("request", "upload"))
     limit = int(site.upload_limit.rstrip("kmg")) << {"k": 10, "m": 20, "g": 30}.get(site.upload_limit[-1], 0)
     expect(limit >= needed, f"upload_limit: found {site.upload_limit}, expected {needed} bytes or more")
@@ -1311,7 +1338,7 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
     """The last line of `deploy.jsonl` about one of these commands; about any, if none is named."""
     path = site.shared / "logs/deploy.jsonl"
     try:
-        # It lies in a folder of the service, who could have put a link there.
+        # The folder is the service's, who could have put a link there.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
             lines = [json.loads(line) for line in file]
     except FileNotFoundError:
@@ -1323,17 +1350,17 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
 
 # What each check is called, and what mends what it finds.
 CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
-    "host": (check_host, "then `release.py init`"),
+    "host": (check_host, "then `release.py init --host NAME`"),
     "written files": (check_written_files, "`release.py init`"),
     "folders": (check_folders, "`systemd-tmpfiles --create {site.slug}.conf`"),
-    "app folder": (
-        check_app_folder,
-        "`{site.slug} appdir make --path {site.shared} --user {site.user} --group {site.group}`",
-    ),
+    "app folder": (check_app_folder, ""),
     "code": (check_code, "`release.py deploy ARTIFACT` again, and ask who changed it"),
     "release": (check_release, "`release.py releases`, then `rollback RELEASE` or `deploy ARTIFACT`"),
     "packages": (check_packages, "`ln -sfn app/.venv {site.root}/venv`, then `release.py deploy ARTIFACT`"),
-    "units": (check_units, "`systemctl daemon-reload`, then `release.py init`; `journalctl -u UNIT -n 50`"),
+    "units": (
+        check_units,
+        "`systemctl daemon-reload`, `systemctl enable --now UNIT`; `systemctl cat` and `journalctl -n 50 -u` show more",
+    ),
     "processes": (check_processes, "`systemctl restart {site.web} {site.background[0]} {site.background[1]}`"),
     "left over": (check_left_over, "`systemctl stop '{site.slug}@*' '{site.slug}-preflight@*'`"),
     "socket": (
@@ -1342,11 +1369,14 @@ CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
         "`namei -l {site.socket}`",
     ),
     "answer": (check_answer, "`journalctl -u {site.web} -n 50`"),
-    "nginx": (check_nginx, "mend that file, then `systemctl reload nginx`"),
-    "site": (check_site, "`systemctl reload nginx`; `tail /var/log/nginx/error.log`"),
+    "nginx": (check_nginx, "mend that file, then `systemctl reload-or-restart nginx`"),
+    "site": (check_site, "`systemctl reload-or-restart nginx`; `tail /var/log/nginx/error.log`"),
     "other hosts": (check_other_hosts, "`nginx -T | grep -B3 default_server`, and remove what is not ours"),
     "static files": (check_static, "`chmod -R a+rX {site.shared}/static`, or `release.py deploy ARTIFACT` again"),
-    "media": (check_media, "`systemd-tmpfiles --create {site.slug}.conf`; `namei -l` shows the way to the file"),
+    "media": (
+        check_media,
+        "`chown -R {site.user}:{site.group} {site.shared}/media`, `systemd-tmpfiles --create {site.slug}.conf`",
+    ),
     "leaks": (check_leaks, "`nginx -T` shows what sends it; `release.py init`, and new secrets in .env"),
     "certificate": (check_certificate, "`certbot renew`, then `systemctl reload nginx`"),
     "clock": (check_clock, "`timedatectl set-ntp true`"),
