@@ -54,22 +54,16 @@ class Images:
 
     def run(self, *arguments: str | Path) -> str:
         """What buildah prints."""
-        storage: list[str | Path] = [
-            "--storage-driver",
-            "vfs",
-            "--root",
-            self.folder / "storage",
-            "--runroot",
-            self.folder / "run",
-        ]
-        result = run_in(self.folder, "buildah", *storage, *arguments)
+        places = [f"--root={self.folder}/storage", f"--runroot={self.folder}/run"]
+        # Whoever builds has no network, and so have none of the commands in the container file.
+        result = run_in(self.folder, "unshare", "--net", "buildah", "--storage-driver=vfs", *places, *arguments)
         assert result.returncode == 0, result.stdout[-5000:]
         return result.stdout.strip()
 
     def build(self, context: Path, file: Path, tag: str, *options: str) -> None:
-        """Build an image; its commands have no network."""
-        isolated: list[str | Path] = ["--isolation", "chroot", "--network", "none", "--signature-policy", self.policy]
-        self.run("build", "--quiet", "--format", "docker", *isolated, *options, "--file", file, "--tag", tag, context)
+        """Build an image."""
+        isolated = ["--isolation=chroot", "--network=host", f"--signature-policy={self.policy}"]
+        self.run("build", "--quiet", "--format=docker", *isolated, *options, f"--file={file}", f"--tag={tag}", context)
 
 
 class Image:
@@ -161,7 +155,7 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
     # Without an app folder it says what to do; with one it runs.
     refused = image.run("python", "queues.py")
     assert (refused.returncode, "python main.py appdir make" in refused.stdout) == (2, True), refused.stdout
-    for command in ("appdir make", "db upgrade", "doctor"):
+    for command in ("appdir make", "db upgrade"):
         result = image.run("python", "main.py", *command.split())
         assert result.returncode == 0, result.stdout
 
@@ -179,13 +173,13 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
         assert image.run(*health[1:], PORT=str(port)).returncode == 0
 
         # The other containers share the volume.
-        assert image.run("python", "main.py", "schedule", "run", "remove_expired").returncode == 0
-        log = tmp_path / "queue.log"
-        with image.running(log, "python", "queues.py"):
-            wait_for(lambda: '"job":"remove_expired"' in log.read_text(), log)
-        log = tmp_path / "scheduler.log"
-        with image.running(log, "python", "scheduler.py"):
-            wait_for(lambda: "scheduler runs" in log.read_text(), log)
+        queue, scheduler = tmp_path / "queue.log", tmp_path / "scheduler.log"
+        with image.running(queue, "python", "queues.py"), image.running(scheduler, "python", "scheduler.py"):
+            wait_for(lambda: "scheduler runs" in scheduler.read_text(), scheduler)
+            # The first of these waits until the job is done.
+            for command in ("schedule run remove_expired", "doctor"):
+                result = image.run("python", "main.py", *command.split())
+                assert result.returncode == 0, result.stdout
 
 
 def test_the_compose_file_is_valid(bake: Bake) -> None:
