@@ -489,12 +489,17 @@ def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
             start(site.bridge(bridge))
     with steps(f"switch to {release}"):
         point(site, release)
-    with steps("restart"):
+    with steps("web"):
+        # Workers end their jobs meanwhile.
+        run("systemctl", "restart", "--no-block", *site.background)
         start(site.listener)
-        start(site.web, *site.background, verb="restart")
+        start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
+    with steps("queue and scheduler"):
+        run("systemctl", "stop", "--no-block", f"{site.slug}@*")
+        start(*site.background)
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
@@ -600,6 +605,7 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
         require(BAD_INPUT, "python3 -m venv", python, "-m", "venv", venv)
         tool = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     require(BAD_INPUT, "packages", *tool, *flags, "--require-hashes", "-r", packages, env=environ)
+    (venv / ".lock").unlink(missing_ok=True)  # uv's; everybody may write it.
     require(BAD_INPUT, "compile", venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
 
 
@@ -1016,8 +1022,9 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
 
 
 def _on_host(site: Site, detail: str) -> str:
-    """In one line, and with the commands that the host has."""
-    return " ".join(detail.split()).replace("python main.py", site.slug)
+    """In one line that commands no terminal, and with the commands that the host has."""
+    text = " ".join(detail.split()).replace("python main.py", site.slug)
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def expect(good: object, otherwise: str) -> None:
@@ -1260,7 +1267,7 @@ def require_sent(site: Site, folder: str, name: str) -> str:
     """Raise a `Finding` if nginx does not send a file of the app folder: its ETag shows the file's time and size."""
     path = site.shared / folder / name
     require_rights(site, "r", path)
-    status, etag, _ = browse(site, urllib.parse.quote(f"/{folder}/{name}"))
+    status, etag, _ = browse(site, urllib.parse.quote(os.fsencode(f"/{folder}/{name}")))
     found = path.lstat()
     sent = status == 200 and etag == f'"{int(found.st_mtime):x}-{found.st_size:x}"'
     expect(sent, f"/{folder}/{name}: got status {status}, expected the file {path}")
@@ -1286,7 +1293,9 @@ def check_certificate(site: Site) -> str:
         with context.wrap_socket(raw, server_hostname=site.host) as connection:
             served, known = connection.getpeercert(binary_form=True), connection.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
-        raise Finding(f"{site.certificate}: {error.verify_message}") from None
+        raise Finding(
+            f"{site.certificate}: nginx serves another one, or it is not good: {error.verify_message}"
+        ) from None
     first = Path(site.certificate).read_text().partition(ssl.PEM_FOOTER)[0].rpartition(ssl.PEM_HEADER)[2]
     in_file = ssl.PEM_cert_to_DER_cert(f"{ssl.PEM_HEADER}{first}{ssl.PEM_FOOTER}")
     expect(served == in_file, f"{site.certificate}: nginx still serves another one")
@@ -1364,7 +1373,10 @@ CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
     "site": (check_site, "`systemctl reload-or-restart nginx`; `tail /var/log/nginx/error.log`"),
     "other hosts": (check_other_hosts, "`nginx -T | grep -B3 default_server`, and remove what is not ours"),
     "static files": (check_static, "`chmod -R a+rX {site.shared}/static`, or `release.py deploy ARTIFACT` again"),
-    "media": (check_media, "`systemd-tmpfiles --create {site.slug}.conf`; `namei -l` shows the way to the file"),
+    "media": (
+        check_media,
+        "`chown -R {site.user}:{site.group} {site.shared}/media`, `systemd-tmpfiles --create {site.slug}.conf`",
+    ),
     "leaks": (check_leaks, "`nginx -T` shows what sends it; `release.py init`, and new secrets in .env"),
     "certificate": (check_certificate, "`certbot renew`, then `systemctl reload nginx`"),
     "clock": (check_clock, "`timedatectl set-ntp true`"),

@@ -151,7 +151,10 @@ def test_services_of_one_host_do_not_get_in_each_other_s_way() -> None:
     common = one.keys() & other.keys()
     assert [path.name for path in common] == ["default-closed.conf"]
     assert all(one[path] == other[path] for path in common)
-    named = [set(re.findall(r"^map \S+ (\S+)|shared:(\w+):", "\n".join(files.values()), re.MULTILINE)) for files in (one, other)]
+    named = [
+        set(re.findall(r"^map \S+ (\S+)|shared:(\w+):", "\n".join(files.values()), re.MULTILINE))
+        for files in (one, other)
+    ]
     assert named[0]
     assert not named[0] & named[1]
 

@@ -1,0 +1,399 @@
+"""A real nginx with the rendered site, and behind it the service in gunicorn on its Unix socket."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import svcs
+
+from app import create_app
+from app.request_hooks import FORM_AROUND_FILE
+from config import ROOT, AppDir, Settings, load
+from deploy.release import Site, render
+from storage.disks import Disks
+from tests.conftest import SECRET
+from tests.servers import HOST, Server, find, free_port
+
+for program, package in {"nginx": "nginx", "openssl": "openssl"}.items():
+    if not find(program):
+        pytest.skip(f"needs {program}: apt install {package}", allow_module_level=True)
+
+NAME, TLS_NAME = "shop.test", "tls.test"
+LEAK = "password-of-somebody"
+PICTURE = b"\x89PNG of nobody"
+FILES = {
+    ".env": f"SECRET_KEY={SECRET}\nPASSWORD={LEAK}\n".encode(),
+    "config/hidden.txt": LEAK.encode(),
+    "static/style.1a2b3c4d.css": b"p { color: red }",
+    "static/.hidden": LEAK.encode(),
+    "media/a.png": PICTURE,
+    "media/page.html": b"<script>alert(1)</script>",
+    "media/drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "media/.partial/b.png": LEAK.encode(),
+    "data/uploads/report ü.pdf": b"a report",
+    "data/exports/posts.csv": b"title",
+    "data/batches/one.txt": b"one",
+}
+
+
+class Gunicorn(Server):
+    """The service as its unit starts it, but for systemd's socket; its folder is the installation."""
+
+    programs: ClassVar = {}
+    scheme = "http"
+    username = ""
+
+    def __init__(self, database: Path) -> None:
+        super().__init__()
+        self.site = Site("shop", host=NAME, root=self.folder)
+        unit = render(self.site)[Path("/etc/systemd/system/shop.service")]
+        lines = [line for line in unit.splitlines() if line.startswith("Environment=")]
+        variables = [pair for line in lines for pair in line.removeprefix("Environment=").split()]
+        self.environment |= dict(pair.split("=", 1) for pair in variables)
+        self.options["cwd"] = ROOT
+        self.database = database
+
+    def prepare(self) -> None:
+        """Make an app folder with something in every place."""
+        folder = AppDir(self.site.shared)
+        self.site.run.mkdir()
+        folder.make()
+        shutil.copyfile(self.database, folder.database)
+        for name, data in FILES.items():
+            path = folder.path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        (folder.path / "media/link.png").symlink_to("../.env")
+        (folder.path / "media/out").symlink_to("..")
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gunicorn", "--bind", f"unix:{self.site.socket}", "--workers", "1", "web:app"]
+
+    def answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.site.socket)) == 0
+
+
+class Nginx(Server):
+    """nginx with these files in its `http`, on ports of its own."""
+
+    programs: ClassVar = {"nginx": "nginx"}
+    scheme = "http"
+    username = ""
+
+    def __init__(self, *files: str) -> None:
+        super().__init__()
+        self.tls_port = free_port()
+        self.certificate, self.key = self.folder / "certificate.pem", self.folder / "key.pem"
+        self.files = files
+
+    def prepare(self) -> None:
+        self.run(
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
+            *("-subj", f"/CN={TLS_NAME}", "-days", "2", "-out", str(self.certificate), "-keyout", str(self.key)),
+            *("-addext", f"subjectAltName=DNS:{TLS_NAME}", "-addext", "keyUsage=critical,digitalSignature,keyCertSign"),
+        )
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        lines = [
+            *(["user root;"] if os.geteuid() == 0 else []),
+            *("daemon off;", f"pid {self.folder}/pid;", "error_log stderr;", "events {}", "http {"),
+            *("include /etc/nginx/mime.types;", "default_type application/octet-stream;", "access_log off;"),
+            *(f"{kind}_temp_path {self.folder}/{kind};" for kind in kinds),
+            *(self.on_own_ports(text) for text in self.files),
+            "}",
+        ]
+        (self.folder / "nginx.conf").write_text("\n".join(lines) + "\n")
+
+    def on_own_ports(self, text: str) -> str:
+        """The text of a file, with loopback in the place of all addresses, and the test's certificate."""
+        lines = [line for line in text.splitlines() if "listen [::]" not in line]
+        text = "\n".join(lines).replace("listen 80", f"listen {HOST}:{self.port}")
+        text = text.replace("/etc/ssl/shop.pem", str(self.certificate)).replace("/etc/ssl/shop.key", str(self.key))
+        return text.replace("listen 443", f"listen {HOST}:{self.tls_port}")
+
+    def command(self) -> list[str]:
+        return ["nginx", "-e", "stderr", "-p", str(self.folder), "-c", str(self.folder / "nginx.conf")]
+
+    def answers(self) -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((HOST, self.port)) == 0
+
+    def ask(
+        self, path: str, *, method: str = "GET", tls: bool = False, body: bytes | None = None, **headers: str
+    ) -> "Answer":
+        """Send a request for a path as it is; `X_Name` is the header `X-Name`."""
+        connection: http.client.HTTPConnection
+        if tls:
+            context = ssl.create_default_context(cafile=str(self.certificate))
+            connection = NamedConnection(HOST, self.tls_port, context=context, timeout=10)
+        else:
+            connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"Host": TLS_NAME if tls else NAME} | named)
+            response = connection.getresponse()
+            return Answer(response.status, response.headers, response.read())
+        finally:
+            connection.close()
+
+
+class NamedConnection(http.client.HTTPSConnection):
+    """Asks for the name in the certificate, wherever that is."""
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        self.sock = self._context.wrap_socket(plain, server_hostname=TLS_NAME)  # type: ignore[attr-defined]
+
+
+class Answer:
+    """An answer of nginx."""
+
+    def __init__(self, status: int, headers: Any, data: bytes) -> None:
+        self.status, self.headers, self.data = status, headers, data
+
+
+def running(server: Server) -> Iterator[Any]:
+    try:
+        server.prepare()
+        server.start()
+        yield server
+    finally:
+        server.kill()
+        shutil.rmtree(server.folder)
+
+
+@pytest.fixture(scope="module")
+def service(migrated_database: Path) -> Iterator[Gunicorn]:
+    """The service."""
+    yield from running(Gunicorn(migrated_database))
+
+
+@pytest.fixture(scope="module")
+def nginx(service: Gunicorn) -> Iterator[Nginx]:
+    """nginx with the site twice, without and with TLS, as those of two services on one host."""
+    site, folder = service.site, Path("/etc/nginx/conf.d")
+    tls = Site("tls", TLS_NAME, certificate="/etc/ssl/shop.pem", certificate_key="/etc/ssl/shop.key", root=site.root)
+    plain, encrypted = render(site), render(tls)
+    yield from running(
+        Nginx(plain[folder / "shop.conf"], encrypted[folder / "tls.conf"], plain[folder / "default-closed.conf"])
+    )
+
+
+@pytest.fixture(scope="module")
+def link(service: Gunicorn) -> Iterator[Callable[[str, str], str]]:
+    """Signed links, as the service makes them."""
+    settings = load({"APP_ENV": "production", "APP_DIR": str(service.site.shared)})
+    app = create_app(settings)
+    with app.app_context():
+        yield lambda disk, path: svcs.flask.get(Disks)[disk].url(path, expires=timedelta(hours=1))
+    svcs.flask.close_registry(app)
+
+
+def test_nginx_has_nothing_to_say_about_the_site(nginx: Nginx) -> None:
+    output = nginx.run("nginx", "-t", *nginx.command()[1:])
+    assert [line for line in output.splitlines() if "syntax is ok" not in line and "is successful" not in line] == []
+
+
+@pytest.mark.skipif(not Path(sys.executable).with_name("gixy").exists(), reason="needs gixy: make setup")
+def test_gixy_finds_no_fault_in_the_site(nginx: Nginx) -> None:
+    command = [str(Path(sys.executable).with_name("gixy")), str(nginx.folder / "nginx.conf")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_pages_come_from_the_service(nginx: Nginx, tls: bool) -> None:
+    page = nginx.ask("/", tls=tls)
+    assert page.status == 200
+    assert b"<h1" in page.data
+    assert page.headers.get_all("Strict-Transport-Security") == ["max-age=31536000; includeSubDomains"]
+    assert len(page.headers.get_all("Content-Security-Policy")) == 1
+    assert nginx.ask("/readyz", tls=tls).status == 200
+    assert nginx.ask("/nowhere", tls=tls).status == 404
+
+
+def test_assets_come_from_nginx_and_those_it_does_not_have_from_the_service(nginx: Nginx) -> None:
+    hashed = nginx.ask("/static/style.1a2b3c4d.css")
+    assert (hashed.status, hashed.data) == (200, b"p { color: red }")
+    assert hashed.headers["Content-Type"] == "text/css"
+    assert hashed.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert hashed.headers["X-Content-Type-Options"] == "nosniff"
+    plain = nginx.ask("/static/style.css")
+    assert plain.data == (ROOT / "app/static/style.css").read_bytes()
+    assert plain.headers["Cache-Control"] == "no-cache"
+    missing = nginx.ask("/static/nowhere.css")
+    assert missing.status == 404
+    assert "immutable" not in missing.headers["Cache-Control"]
+
+
+def test_users_files_are_shown_or_saved_and_never_run(nginx: Nginx) -> None:
+    picture = nginx.ask("/media/a.png")
+    assert (picture.status, picture.data) == (200, PICTURE)
+    assert "Content-Disposition" not in picture.headers
+    for path in ("/media/page.html", "/media/drawing.svg"):
+        page = nginx.ask(path)
+        assert page.status == 200
+        assert page.headers["Content-Disposition"] == "attachment"
+    for answer in (picture, page):
+        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+# What would lead out of `static` and `media`, or to what is hidden in them.
+PROBES = [
+    *("/.env", "/../.env", "/%2e%2e/.env", "/static../.env", "/media../.env", "/static/../.env", "/media/../.env"),
+    *(
+        "/static/%2e%2e/.env",
+        "/media/..%2f.env",
+        "/static//../.env",
+        "/static/..%5c.env",
+        "/static../config/hidden.txt",
+    ),
+    *("/static/.hidden", "/media/.partial/b.png", "/.git/config", "/media/link.png", "/media/out/config/hidden.txt"),
+    *(
+        "/protected../.env",
+        "/protected/media/../../.env",
+        "/protected/media/a.png",
+        "/protected/default/report%20%C3%BC.pdf",
+    ),
+    *("/static", "/media", "/media/", "/static/", "/protected/", "/protected/media/", "/config/hidden.txt"),
+]
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_nothing_leaks(nginx: Nginx, path: str) -> None:
+    for tls in (False, True):
+        answer = nginx.ask(path, tls=tls)
+        assert answer.status in (400, 403, 404), path
+        assert LEAK.encode() not in answer.data
+        assert PICTURE not in answer.data
+
+
+def test_the_probes_find_the_usual_mistake(service: Gunicorn) -> None:
+    """A location without its last slash hands out whatever lies beside the folder."""
+    shared = service.site.shared
+    location = f"location /static {{ alias {shared}/static/; }}"
+    for nginx in running(Nginx(f"server {{ listen 80; server_name {NAME}; {location} }}")):
+        leaks = [path for path in PROBES if LEAK.encode() in nginx.ask(path).data]
+        assert "/static../.env" in leaks
+        assert "/static/.hidden" in leaks
+
+
+@pytest.mark.parametrize(
+    ("disk", "path", "data", "disposition"),
+    [
+        ("media", "a.png", PICTURE, "inline; filename=a.png"),
+        ("default", "report ü.pdf", b"a report", "attachment; filename*=UTF-8''report%20%C3%BC.pdf"),
+        ("exports", "posts.csv", b"title", "attachment; filename=posts.csv"),
+        ("batches", "one.txt", b"one", "inline; filename=one.txt"),
+    ],
+)
+def test_nginx_sends_what_a_link_allows(
+    nginx: Nginx, link: Callable[[str, str], str], disk: str, path: str, data: bytes, disposition: str
+) -> None:
+    for tls in (False, True):
+        answer = nginx.ask(link(disk, path), tls=tls, X_Request_ID="abc-1")
+        assert (answer.status, answer.data) == (200, data)
+        assert "X-Accel-Redirect" not in answer.headers
+        expected = {
+            "Cache-Control": "private, no-cache",
+            "Content-Disposition": disposition,
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-ID": "abc-1",
+        }
+        assert {name: answer.headers.get_all(name) for name in expected} == {
+            name: [value] for name, value in expected.items()
+        }
+        part = nginx.ask(link(disk, path), tls=tls, Range="bytes=1-2")
+        assert (part.status, part.data) == (206, data[1:3])
+        same = nginx.ask(link(disk, path), tls=tls, If_None_Match=answer.headers["ETag"])
+        assert (same.status, same.data) == (304, b"")
+        assert nginx.ask(link(disk, path).replace("signature=", "signature=x"), tls=tls).status == 403
+
+
+def test_uploads_pass_up_to_the_limit(nginx: Nginx, shipped_settings: Settings) -> None:
+    security = shipped_settings.security
+    largest = security.max_upload_size + FORM_AROUND_FILE
+    # A form without a token is refused, which the service can only do with what nginx has let through.
+    sizes = {security.max_request_size - 100: 400, security.max_request_size + 100: 413, largest: 413}
+    for size, status in sizes.items():
+        # More than once: the service may be faster than nginx, or slower.
+        for _ in range(5):
+            answer = nginx.ask("/login", method="POST", body=b"a" * size)
+            assert (answer.status, answer.headers["X-Request-ID"] is None) == (status, False)
+    with socket.create_connection((HOST, nginx.port), 10) as client:
+        head = f"POST /login HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: {2 * largest}\r\n\r\n"
+        client.sendall(head.encode())
+        assert client.recv(99).startswith(b"HTTP/1.1 413 ")
+
+
+def test_nobody_is_told_anything_under_another_name(nginx: Nginx) -> None:
+    for name in ("other.test", HOST, f"{NAME}.evil.test"):
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+            nginx.ask("/", Host=name)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for unknown in ("other.test", None):
+        with socket.create_connection((HOST, nginx.tls_port), 10) as plain, pytest.raises((ssl.SSLError, OSError)):
+            context.wrap_socket(plain, server_hostname=unknown)
+    # Another name on a connection that was made for ours.
+    assert nginx.ask("/", tls=True, Host="other.test").status == 421
+
+
+def test_modern_tls_is_spoken_and_no_other(nginx: Nginx) -> None:
+    for version, spoken in (("1", False), ("1_1", False), ("1_2", True), ("1_3", True)):
+        command = ["s_client", "-connect", f"{HOST}:{nginx.tls_port}", "-servername", TLS_NAME, f"-tls{version}"]
+        result = subprocess.run(
+            ["openssl", *command, "-cipher", "ALL:@SECLEVEL=0"], input=b"", capture_output=True, timeout=10, check=False
+        )
+        assert (result.returncode == 0) is spoken, version
+
+
+def test_plain_http_leads_to_https(nginx: Nginx) -> None:
+    answer = nginx.ask("/posts?page=2", Host=TLS_NAME)
+    assert (answer.status, answer.headers["Location"]) == (301, f"https://{TLS_NAME}/posts?page=2")
+    assert nginx.ask("/.well-known/acme-challenge/nothing", Host=TLS_NAME).status == 404
+    assert nginx.ask("/.well-known/acme-challenge/nothing").status == 404
+
+
+def logged(service: Gunicorn, request_id: str) -> list[dict[str, Any]]:
+    lines = (service.folder / "log").read_text().splitlines()
+    return [entry for line in lines if (entry := json.loads(line)).get("request_id") == request_id]
+
+
+def test_a_request_keeps_its_name_from_proxy_to_log(nginx: Nginx, service: Gunicorn) -> None:
+    assert nginx.ask("/login", X_Request_ID="from-a-proxy.1").headers["X-Request-ID"] == "from-a-proxy.1"
+    assert logged(service, "from-a-proxy.1")
+    made = [nginx.ask("/login", **headers).headers["X-Request-ID"] for headers in ({}, {"X_Request_ID": "a b\t" * 9})]
+    assert all(len(name) == 32 and int(name, 16) for name in made)
+    assert made[0] != made[1]
+
+
+def test_nobody_can_pretend_to_come_from_elsewhere(nginx: Nginx) -> None:
+    """Attempts are counted by address: each of these has another one, if the service believed it."""
+    form = nginx.ask("/login")
+    token = re.search(rb'name="csrf_token"[^>]*value="([^"]+)"', form.data)
+    assert token
+    body = b"username=ada&password=wrong&csrf_token=" + token[1]
+    statuses = []
+    for number in range(20):
+        address = f"192.0.2.{number}"
+        forged = {"X_Forwarded_For": address, "X_Real_IP": address, "Forwarded": f"for={address}"}
+        kind = {"Content_Type": "application/x-www-form-urlencoded", "Cookie": form.headers["Set-Cookie"]}
+        statuses.append(nginx.ask("/login", method="POST", body=body, **forged, **kind).status)
+    assert (statuses[0], statuses[-1]) == (422, 429)
+    assert nginx.ask("/metrics", X_Forwarded_For=HOST).status == 404
