@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, run_in
 from demo import PAGES, fetch, free_port, stop, wait_until_ready
+from releasing import commit
 
 ENVIRONMENT = {"PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}"}
 
@@ -33,6 +34,7 @@ def test_the_readme_commands_work_as_printed(project: Path) -> None:
         commands += commands_of(page)
 
     serve(commands.pop(0), project)
+    commit(project)
     outputs = {}
     for command in commands:
         result = run_in(project, "sh", "-c", command, environ=ENVIRONMENT)

@@ -469,24 +469,18 @@ def stop_helpers(site: Site) -> None:
     run("systemctl", "reset-failed", *patterns)
 
 
-def switch(site: Site, release: str, bridge: str | None, steps: Steps) -> None:
-    """Let a release take over.
+def bridge(site: Site, release: str, steps: Steps) -> None:
+    """Let a release answer on the same socket while the unit that serves is restarted, so that no visitor waits."""
+    with steps(f"bridge ({release})"):
+        start(site.bridge(release))
 
-    All units are restarted, so that nothing of the old release stays: workers finish their jobs first. The socket is
-    systemd's, and the bridge answers on it meanwhile, so that no visitor waits.
 
-    Args:
-        site: the installation.
-        release: the new one.
-        bridge: the release that is to answer meanwhile; none, if nothing serves now.
-        steps: tells of each.
+def switch(site: Site, release: str, steps: Steps) -> None:
+    """Let a release take over. All units are restarted, so that nothing of the old one stays.
 
     Raises:
         Failure: something does not work; nothing was undone.
     """
-    if bridge:
-        with steps(f"bridge ({bridge})"):
-            start(site.bridge(bridge))
     with steps(f"switch to {release}"):
         point(site, release)
     with steps("web"):
@@ -509,9 +503,14 @@ def activate(site: Site, release: str, steps: Steps) -> None:
         Failure: the release is not live.
     """
     before = site.current()
-    serving = before is not None and running(site, site.web) == before
     try:
-        switch(site, release, before if serving else None, steps)
+        if before and running(site, site.web) == before:
+            bridge(site, before, steps)
+    except BaseException:
+        stop_helpers(site)
+        raise
+    try:
+        switch(site, release, steps)
         mark(site, release, "LIVE")
     except (Failure, OSError, KeyboardInterrupt) as error:
         for number in INTERRUPTS:
@@ -522,12 +521,12 @@ def activate(site: Site, release: str, steps: Steps) -> None:
             go_dark(site)
             raise Failure(DOWN, f"{release} is not live: {reason}; there is no release before it") from None
         try:
-            switch(site, before, before if serving else None, steps)
+            switch(site, before, steps)
         except (Failure, OSError) as second:
             raise Failure(DOWN, f"{release} is not live: {reason}; nor is {before}: {second}") from None
-        stop_helpers(site)
         raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
-    stop_helpers(site)
+    finally:
+        stop_helpers(site)
 
 
 def recover(site: Site, steps: Steps) -> None:
@@ -540,7 +539,8 @@ def recover(site: Site, steps: Steps) -> None:
     elif target and (target != current or running(site, site.web) != target):
         print(f"an interrupted command has left {current}; {target} was live last")
         try:
-            switch(site, target, target, steps)
+            bridge(site, target, steps)
+            switch(site, target, steps)
         except Failure as error:
             print(f"{target}: {error}", file=sys.stderr)
             point(site, target)
