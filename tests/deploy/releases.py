@@ -19,32 +19,46 @@ NOT_READY = """
     if "/my_service.service" in Path("/proc/self/cgroup").read_text():
         app.view_functions["ops.readyz"] = lambda: ({"checks": {"database": "failed"}}, 503)
 """
-MIGRATION = '''"""Revision 0006."""
+MIGRATION = '''"""Revision %(revision)s."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005_blog"
+revision = "%(revision)s"
+down_revision = "%(follows)s"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    %s
+    %(action)s
 
 
 def downgrade() -> None:
     pass
 '''
+
+
+def migration(revision: str, follows: str, action: str) -> Changes:
+    """A revision of the database's schema."""
+    text = MIGRATION % {"revision": revision, "follows": follows, "action": action}
+    return {f"database/versions/{revision}.py": ("", text)}
+
+
+def add_column(revision: str, follows: str) -> Changes:
+    """A revision that works, and that code before it does not mind."""
+    return migration(revision, follows, f'op.add_column("user_account", sa.Column("of_{revision}", sa.Integer()))')
+
+
 VARIANTS: dict[str, Changes] = {
     "first": {},
     "second": {"app/static/style.css": (":root {", "/* second */\n:root {")},
-    "migration": {
-        "database/versions/0006.py": ("", MIGRATION % 'op.add_column("users", sa.Column("born", sa.Integer()))')
+    "migration": {**add_column("0006", "0005_blog"), **add_column("0007", "0006")},
+    "import error": {"web.py": ("from app import", "import nothing_of_that_name\nfrom app import")},
+    "migration error": {
+        **add_column("0006", "0005_blog"),
+        **migration("0008", "0006", 'raise RuntimeError("no such luck")'),
     },
-    "import error": {"app/pages.py": ("import ", "import nothing_of_that_name\nimport ")},
-    "migration error": {"database/versions/0006.py": ("", MIGRATION % 'raise RuntimeError("no such luck")')},
     "not ready": {"web.py": ("    metrics.share(app)\n", f"    metrics.share(app)\n{NOT_READY}")},
     "no queue": {"queues.py": ("def main() -> None:\n", 'def main() -> None:\n    sys.exit("no queue today")\n\n')},
 }
