@@ -257,14 +257,36 @@ def test_users_files_are_shown_or_saved_and_never_run(nginx: Nginx) -> None:
 
 
 # What would lead out of `static` and `media`, or to what is hidden in them.
-PROBES = """
-    /.env /../.env /%2e%2e/.env /.git/config /config/hidden.txt
-    /static../.env /static/../.env /static//../.env /static/%2e%2e/.env /static/..%5c.env /static../config/hidden.txt
-    /media../.env /media/../.env /media/..%2f.env /media/link.png /media/out/config/hidden.txt
-    /static/.hidden /media/.partial/b.png /static /static/ /media /media/
-    /protected../.env /protected/media/../../.env /protected/media/a.png /protected/default/report%20%C3%BC.pdf
-    /protected/ /protected/media/
-""".split()
+PROBES = [
+    "/.env",
+    "/../.env",
+    "/%2e%2e/.env",
+    "/.git/config",
+    "/config/hidden.txt",
+    "/static../.env",
+    "/static/../.env",
+    "/static//../.env",
+    "/static/%2e%2e/.env",
+    "/static/..%5c.env",
+    "/static../config/hidden.txt",
+    "/media../.env",
+    "/media/../.env",
+    "/media/..%2f.env",
+    "/media/link.png",
+    "/media/out/config/hidden.txt",
+    "/static/.hidden",
+    "/media/.partial/b.png",
+    "/static",
+    "/static/",
+    "/media",
+    "/media/",
+    "/protected../.env",
+    "/protected/media/../../.env",
+    "/protected/media/a.png",
+    "/protected/default/report%20%C3%BC.pdf",
+    "/protected/",
+    "/protected/media/",
+]
 
 
 @pytest.mark.parametrize("path", PROBES)
