@@ -150,7 +150,7 @@ def compile_code(path: str, text: str, findings: list[str]) -> CodeType | None:
 
 def check_imports(sources: dict[str, str], modules: dict[str, CodeType | None]) -> Iterator[str]:
     """Imports of the project's own modules name a module, or a name that the module uses."""
-    packages = {module.split(".")[0] for module in modules}
+    packages = {path.split("/")[0].removesuffix(".py") for path in sources}
     for path, text in sources.items():
         for found in re.finditer(IMPORT, text):
             module, names, plain = found.groups()

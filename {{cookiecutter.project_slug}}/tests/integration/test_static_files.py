@@ -36,7 +36,7 @@ def test_browsers_keep_hashed_files_and_ask_for_the_others(released: Flask) -> N
     ages = {}
     for name in STATIC:
         with released.test_client().get(f"/static/{name}") as response:
-            assert response.text == name
+            assert response.get_data(as_text=True) == name
             ages[name] = (response.cache_control.max_age, bool(response.cache_control.no_cache))
     assert ages == {"style.css": (None, True), "style.1a2b3c4d.css": (31536000, False), "icon.svg": (None, True)}
 

@@ -13,7 +13,7 @@ from flask import Flask
 from sqlalchemy import Engine, text
 
 from app.services import transaction
-from config import Settings
+from config import Settings, project_release
 from database.migrations import downgrade
 from storage import Storage
 
@@ -23,7 +23,7 @@ GOOD = {"database": "ok", "migrations": "ok", "queue": "ok", "storage": "ok"}
 def test_a_service_is_ready_when_all_its_parts_are(client: Any) -> None:
     response = client.get("/readyz")
     assert response.status_code == 200
-    assert response.json == {"status": "ok", "checks": GOOD}
+    assert response.json == {"status": "ok", "checks": GOOD, "release": None}
 
 
 @pytest.mark.parametrize(("service", "name"), [(Engine, "database"), (Storage, "storage"), (dramatiq.Broker, "queue")])
@@ -36,7 +36,8 @@ def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, se
     svcs.flask.register_value(app, service, part, ping=fail)
     response = client.get("/readyz")
     assert response.status_code == 503
-    assert response.json == {"status": "failed", "checks": {**GOOD, name: "failed: ConnectionError"}}
+    assert response.json["status"] == "failed"
+    assert response.json["checks"] == {**GOOD, name: "failed: ConnectionError"}
 
 
 def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
@@ -73,3 +74,10 @@ def test_without_a_database_it_lives_and_is_not_ready(app: Flask, client: Any, s
 def test_the_version_is_the_projects(client: Any, settings: Settings) -> None:
     project = tomllib.loads((settings.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert client.get("/version").json == {"service": settings.app.slug, "version": project["version"], "release": None}
+
+
+def test_a_release_says_which_one_it_is(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "RELEASE").write_text("20261120120000\n")
+    monkeypatch.setattr("app.ops.views.project_release", lambda _root: project_release(tmp_path))
+    for page in ("/version", "/readyz"):
+        assert client.get(page).json["release"] == "20261120120000"

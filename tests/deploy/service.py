@@ -1,0 +1,138 @@
+"""The generated service on a machine: its tool, its pages, and what it looks like to its users."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from subprocess import CompletedProcess, Popen
+from typing import Any
+
+from deploy.machine import Machine
+
+# Seconds.
+DEPLOY_PATIENCE = 300
+ARTIFACTS = "/root/artifacts"
+
+
+@dataclass
+class Answer:
+    """A response: its status, 0 if there was none, its headers with small names, and its text."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+@dataclass
+class Service:
+    """An installation of a project.
+
+    Attributes:
+        machine: the host.
+        slug: the project's.
+        host: the name that it answers to.
+        secure: whether nginx speaks TLS for it.
+    """
+
+    machine: Machine
+    slug: str = "my_service"
+    host: str = "blog.test"
+    secure: bool = False
+
+    @property
+    def root(self) -> str:
+        """Its folder on the machine."""
+        return f"/srv/{self.slug}"
+
+    @property
+    def script(self) -> str:
+        """The tool, as it came with the first artifact."""
+        return f"/root/{self.slug}/deploy/release.py"
+
+    def artifact(self, variant: str) -> str:
+        """Where a variant's artifact lies on the machine."""
+        return f"{ARTIFACTS}/{self.slug}/{variant.replace(' ', '-')}.tar.gz"
+
+    def tool(self, *words: str) -> CompletedProcess[str]:
+        """Run `release.py`, and wait until it has ended."""
+        return self.machine.run("python3", self.script, *words, timeout=DEPLOY_PATIENCE)
+
+    def deploy(self, variant: str) -> CompletedProcess[str]:
+        """Run `release.py deploy` with a variant's artifact, and the wheels beside it."""
+        return self.tool("deploy", "--offline", self.artifact(variant))
+
+    def begin(self, *words: str) -> Popen[str]:
+        """Start `release.py`."""
+        return self.machine.spawn("python3", self.script, *words, timeout=DEPLOY_PATIENCE)
+
+    def live(self) -> str:
+        """The release that the link leads to."""
+        return str(self.machine.path(f"{self.root}/app").readlink().name)
+
+    def releases(self) -> list[str]:
+        """The folders of all releases, the oldest first."""
+        return sorted(path.name for path in self.machine.path(f"{self.root}/releases").iterdir())
+
+    def serving(self) -> str:
+        """The release that answers at its address; empty if none does."""
+        answer = self.get("/version")
+        return json.loads(answer.text)["release"] or "" if answer.status == 200 else ""
+
+    def get(self, path: str, *options: str, host: str | None = None) -> Answer:
+        """Ask for a page, as a browser does that finds the machine under the host's name.
+
+        Args:
+            path: of the page.
+            options: of curl.
+            host: another name than its own.
+        """
+        name = host or self.host
+        scheme, port = ("https", 443) if self.secure else ("http", 80)
+        command = ["curl", "--silent", "--insecure", "--include", "--path-as-is", "--max-time", "30"]
+        command += ["--resolve", f"{name}:{port}:127.0.0.1", *options]
+        # A proxy in front has spoken TLS, if nginx does not.
+        command += [] if self.secure else ["--header", "X-Forwarded-Proto: https"]
+        head, _, text = self.machine.run(*command, f"{scheme}://{name}{path}").stdout.partition("\n\n")
+        lines = head.splitlines()
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        return Answer(int(lines[0].split()[1]) if lines else 0, headers, text)
+
+    def doctor(self) -> dict[str, str]:
+        """What `release.py doctor` finds wrong: what it says about it, by the name of the check."""
+        result = self.tool("doctor", "--json")
+        rows: list[dict[str, Any]] = json.loads(result.stdout)
+        failed = {row["name"]: row["detail"] for row in rows if row["ok"] is False}
+        assert result.returncode == bool(failed), result.stderr
+        return failed
+
+    def units(self, pattern: str) -> list[str]:
+        """The service's units that are there now, running or failed."""
+        command = ["systemctl", "list-units", "--all", "--plain", "--no-legend", f"{self.slug}{pattern}"]
+        return [line.split()[0] for line in self.machine.run(*command).stdout.splitlines()]
+
+
+@dataclass
+class Visitor:
+    """A person with a browser, who keeps cookies and fills in forms."""
+
+    service: Service
+    cookies: dict[str, str] = field(default_factory=dict)
+
+    def get(self, path: str, *options: str) -> Answer:
+        """Ask for a page."""
+        jar = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        answer = self.service.get(path, *options, "--header", f"Cookie: {jar}")
+        self.cookies.update(re.findall(r"^([^=]+)=([^;]*)", answer.headers.get("set-cookie", "")))
+        return answer
+
+    def send(self, path: str, **fields: str) -> Answer:
+        """Fill in the form of a page; a value that starts with @ is a file on the machine."""
+        page = self.get(path)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.text)
+        assert token, page.text
+        options = [f"--form={name}={value}" for name, value in {"csrf_token": token[1], **fields}.items()]
+        return self.get(path, *options, "--referer", f"https://{self.service.host}{path}")
+
+
+def steps_of(output: str) -> list[str]:
+    """The names of the steps that the tool has printed."""
+    return re.findall(r"^(.+?) \.\.\. ", output, re.MULTILINE)

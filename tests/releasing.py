@@ -1,0 +1,30 @@
+"""Makes artifacts of baked projects."""
+
+from pathlib import Path
+
+from baking import PROJECT_VENV, TEMPLATE, run_in
+
+# Nothing of the developer's own.
+GIT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_AUTHOR_NAME": "Ada",
+    "GIT_AUTHOR_EMAIL": "ada@example.org",
+    "GIT_COMMITTER_NAME": "Ada",
+    "GIT_COMMITTER_EMAIL": "ada@example.org",
+}
+UV = TEMPLATE / ".venv/bin/uv"
+
+
+def commit(project: Path) -> None:
+    """Put the whole project into a repository of its own."""
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "The first one"]):
+        result = run_in(project, "git", *command, environ=GIT)
+        assert result.returncode == 0, result.stdout
+
+
+def make(project: Path, *targets: str, **environ: str) -> None:
+    """Make targets with the environment that the tests share."""
+    shared = ["UV=", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+    result = run_in(project, "make", *targets, *shared, environ={**GIT, **environ})
+    assert result.returncode == 0, result.stdout[-5000:]

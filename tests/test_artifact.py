@@ -1,0 +1,53 @@
+"""The artifact and its wheels are all that a host needs."""
+
+import re
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from baking import EXAMPLES, Bake, run_in
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+from releasing import GIT, UV, commit, make
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_clones_at_other_paths_make_the_same_artifact(bake: Bake, tmp_path: Path, example: str) -> None:
+    project = bake(example=example)
+    commit(project)
+    clone = tmp_path / "a clone"
+    assert run_in(tmp_path, "git", "clone", "--quiet", project, clone, environ=GIT).returncode == 0
+
+    make(project, "release")
+    make(clone, "release", TZ="Asia/Tokyo", LC_ALL="C")
+
+    artifact = "dist/my_service-0.1.0.tar.gz"
+    assert (project / artifact).read_bytes() == (clone / artifact).read_bytes()
+    assert run_in(project, "git", "status", "--porcelain").stdout == ""
+
+
+def test_a_host_without_a_network_can_install_and_run_it(bake: Bake, tmp_path: Path) -> None:
+    project = bake()
+    commit(project)
+    make(project, "release", "wheels")
+    release = tmp_path / "release"
+    with tarfile.open(project / "dist/my_service-0.1.0.tar.gz") as tar:
+        tar.extractall(release)
+    lines = re.findall(r"^(\w.*) \\$", (release / "requirements.txt").read_text(), re.MULTILINE)
+    pins = {f"{pin.name}{pin.specifier}" for pin in map(Requirement, lines) if not pin.marker or pin.marker.evaluate()}
+    wheels = [parse_wheel_filename(path.name) for path in (project / "dist/wheels").iterdir()]
+    assert pins == {f"{name}=={version}" for name, version, *_ in wheels}
+
+    offline = {"UV_FIND_LINKS": str(project / "dist/wheels"), "UV_NO_INDEX": "1", "UV_OFFLINE": "1"}
+    install = [UV, "pip", "install", "-q", "--no-cache", "--require-hashes", "--python", ".venv/bin/python"]
+    for command in (
+        [UV, "venv", "-q", "--python", sys.executable, ".venv"],
+        [*install, "-r", "requirements.txt"],
+        [".venv/bin/python", "main.py", "appdir", "make"],
+        [".venv/bin/python", "main.py", "db", "upgrade"],
+        [".venv/bin/python", "main.py", "config", "check"],
+    ):
+        production = {"APP_ENV": "production", "APP_DIR": str(tmp_path / "shared")}
+        result = run_in(release, *command, environ={**offline, **production})
+        assert result.returncode == 0, result.stdout

@@ -1,0 +1,195 @@
+"""The image of deploy/Containerfile: built without a network, and run as it is meant to be run.
+
+There is no engine: a container is a process with mounts of its own, whose root is the image and cannot be written.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baking import Bake, run_in
+from demo import PAGES, fetch, free_port
+from releasing import commit, make
+
+SUITE, PYTHON = "bookworm", "3.11"
+POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
+# Arguments: image, volume, user, and then the variables and the command.
+START = """
+set -eu
+root=$1 data=$2 user=$3
+shift 3
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+mount --bind "$data" "$root/data"
+mount -o remount,bind,ro "$root"
+exec chroot --userspec="$user" "$root" env --ignore-environment --chdir="$@"
+"""
+
+
+def needed(*programs: str) -> None:
+    """Skip the test, and say why, where it cannot run."""
+    missing = [program for program in programs if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}: apt install {' '.join(missing)}")
+
+
+class Images:
+    """A store of images of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.policy = folder / "policy.json"
+        self.policy.write_text(json.dumps(POLICY))
+
+    def run(self, *arguments: str | Path) -> str:
+        """What buildah prints."""
+        places = [f"--root={self.folder}/storage", f"--runroot={self.folder}/run"]
+        # Whoever builds has no network, and so have none of the commands in the container file.
+        result = run_in(self.folder, "unshare", "--net", "buildah", "--storage-driver=vfs", *places, *arguments)
+        assert result.returncode == 0, result.stdout[-5000:]
+        return result.stdout.strip()
+
+    def build(self, context: Path, file: Path, tag: str, *options: str) -> None:
+        """Build an image."""
+        isolated = ["--isolation=chroot", "--network=host", f"--signature-policy={self.policy}"]
+        self.run("build", "--quiet", "--format=docker", *isolated, *options, f"--file={file}", f"--tag={tag}", context)
+
+
+class Image:
+    """An image that can be run, and the volume that all of its containers share."""
+
+    def __init__(self, images: Images, tag: str, volume: Path) -> None:
+        self.settings: dict[str, Any] = json.loads(images.run("inspect", "--type", "image", tag))["Docker"]["config"]
+        images.run("from", "--quiet", "--name", "container", "--signature-policy", images.policy, tag)
+        self.root = Path(images.run("mount", "container"))
+        self.volume = volume
+        # An engine fills a new volume with what the image has at its place.
+        subprocess.run(["cp", "--archive", self.root / "data", volume], check=True)
+
+    def command(self, *command: str, **environ: str) -> list[str]:
+        """What starts a container, with the image's own command if there is none."""
+        variables = [*self.settings["Env"], *(f"{name}={value}" for name, value in environ.items())]
+        where = [str(self.root), str(self.volume), self.settings["User"], self.settings["WorkingDir"]]
+        unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        return [*unshare, "sh", "-c", START, "start", *where, *variables, *(command or self.settings["Cmd"])]
+
+    def run(self, *command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a command until it ends."""
+        return run_in(self.root, *self.command(*command, **environ))
+
+    @contextmanager
+    def running(self, log: Path, *command: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A container that runs meanwhile, and ends well when it is told to."""
+        with log.open("wb") as output:
+            process = subprocess.Popen(self.command(*command, **environ), stdout=output, stderr=output)
+        try:
+            yield process
+            [first] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(first), signal.SIGTERM)
+            assert process.wait(30) == 0, log.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(condition: Callable[[], Any], log: Path) -> None:
+    """Wait until it is true."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def base_system() -> Path:
+    """A tar of a small Debian with Python, made once for all runs on this machine."""
+    cache = Path(tempfile.gettempdir()) / f"flask-service-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    assert cache.stat().st_uid == os.getuid(), f"{cache}: belongs to somebody else"
+    tar = cache / f"{SUITE}-python.tar"
+    if not tar.exists():
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            options = ["--variant=minbase", "--include=python3,python3-venv", SUITE, f"{folder}/root"]
+            result = run_in(cache, "debootstrap", *options)
+            assert result.returncode == 0, result.stdout[-3000:]
+            packed = run_in(cache, "tar", "-C", f"{folder}/root", "-cf", f"{folder}/tar", ".")
+            assert packed.returncode == 0, packed.stdout[-3000:]
+            Path(folder, "tar").rename(tar)
+    return tar
+
+
+def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_path: Path) -> None:
+    needed("buildah", "debootstrap", "git")
+    if os.geteuid() != 0 or run_in(tmp_path, "unshare", "--mount", "true").returncode:
+        pytest.skip("needs root that may mount, to run what it has built: sudo make test ARGS=tests/test_container.py")
+    project = bake()
+    commit(project)
+    make(project, "release", "wheels", PIP_PYTHON_VERSION=PYTHON)
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
+    os.link(base_system(), base / "base.tar")
+    images = Images(tmp_path)
+    images.build(base, base / "Containerfile", "localhost/base")
+
+    options = ["--build-arg", "BASE=localhost/base", "--build-arg", "PIP_NO_INDEX=1"]
+    images.build(project / "dist", project / "deploy/Containerfile", "localhost/service", *options)
+    image = Image(images, "localhost/service", tmp_path / "data")
+
+    # Who it is, and what it may write.
+    assert image.run("id").stdout.strip() == "uid=10001(app) gid=10001(app) groups=10001(app)"
+    assert image.run("sh", "-c", "touch /app/file /etc/file /file").stdout.count("Read-only file system") == 3
+    assert image.run("sh", "-c", "touch /data/file /tmp/file && rm /data/file").returncode == 0
+    assert image.run("pip", "--version").returncode == 127
+
+    # Without an app folder it says what to do; with one it runs.
+    refused = image.run("python", "queues.py")
+    assert (refused.returncode, "python main.py appdir make" in refused.stdout) == (2, True), refused.stdout
+    for command in ("appdir make", "db upgrade"):
+        result = image.run("python", "main.py", *command.split())
+        assert result.returncode == 0, result.stdout
+
+    address, log = f"http://127.0.0.1:{(port := free_port())}", tmp_path / "web.log"
+    health = image.settings["Healthcheck"]["Test"]
+    assert health[0] == "CMD"
+    assert image.run(*health[1:], PORT=str(port)).returncode != 0
+    with image.running(log, PORT=str(port)):
+        wait_for(lambda: fetch(f"{address}/readyz")[0] == 200, log)
+        for path, expected in PAGES.items():
+            status, text = fetch(address + path)
+            assert (status, expected in text) == (200, True), path
+        assert "/static/style." in fetch(f"{address}/")[1]
+        assert '/static/style.css"' not in fetch(f"{address}/")[1]
+        assert image.run(*health[1:], PORT=str(port)).returncode == 0
+
+        # The other containers share the volume.
+        queue, scheduler = tmp_path / "queue.log", tmp_path / "scheduler.log"
+        with image.running(queue, "python", "queues.py"), image.running(scheduler, "python", "scheduler.py"):
+            wait_for(lambda: "scheduler runs" in scheduler.read_text(), scheduler)
+            # The first of these waits until the job is done.
+            for command in ("schedule run remove_expired", "doctor"):
+                result = image.run("python", "main.py", *command.split())
+                assert result.returncode == 0, result.stdout
+
+
+def test_the_compose_file_is_valid(bake: Bake) -> None:
+    needed("docker-compose")
+    project = bake()
+    (project / "dist").mkdir()
+
+    result = run_in(project, "docker-compose", "--file", "deploy/compose.yaml", "config", "--quiet")
+    assert (result.returncode, result.stdout) == (0, "")
+
+    compose = project / "deploy/compose.yaml"
+    compose.write_text(compose.read_text().replace("read_only:", "readonly:"))
+    assert run_in(project, "docker-compose", "--file", "deploy/compose.yaml", "config", "--quiet").returncode != 0
