@@ -90,10 +90,10 @@ def test_folders_are_made_and_mended(site: Site) -> None:
         subprocess.run(["systemd-tmpfiles", "--create", conf], timeout=60, check=True)
         modes = {path.name: path.stat().st_mode & 0o777 for path in (site.root, site.releases, site.shared, site.run)}
         assert modes == {"shop": 0o755, "releases": 0o755, "shared": 0o750, "run": 0o755}
-        assert [site.shared.owner(), site.shared.group(), site.run.owner()] == ["root", "www-data", "www-data"]
+        assert [site.shared.owner(), site.shared.group(), site.run.owner()] == ["root", "www-data", "root"]
         assert os.readlink(site.root / "venv") == "app/.venv"
         site.shared.chmod(0o777)
-        os.chown(site.run, 0, 0)
+        shutil.chown(site.run, "nobody")
 
 
 @needs_root

@@ -55,8 +55,8 @@ def test_every_placeholder_is_filled(site: Site) -> None:
         assert text.endswith("\n"), path
     names = {path.relative_to(UNITS).name for path in files if path.parent == UNITS}
     assert names == {
-        *("shop.socket", "shop.service", "shop@.service"),
-        *("shop-preflight@.service", "shop-queue.service", "shop-scheduler.service"),
+        *("shop.socket", "shop.service", "shop@.service", "shop-queue.service", "shop-scheduler.service"),
+        *("shop-preflight@.socket", "shop-preflight@.service"),
     }
 
 
@@ -67,8 +67,7 @@ def test_the_service_may_write_what_the_app_folder_says_and_no_more() -> None:
     expected = {f"-/srv/shop/shared/{name}" for name in written}
     for name, text in services().items():
         found = {place for line in values(text, "ReadWritePaths") for place in line.split()}
-        assert found - expected == ({"/srv/shop/run"} if "preflight" in name else set()), name
-        assert expected <= found, name
+        assert found == expected, name
 
 
 def test_all_units_run_as_the_same_user_with_the_same_rights() -> None:
@@ -112,9 +111,13 @@ def test_the_bridge_shares_the_socket_and_the_preflight_does_not() -> None:
     assert values(texts["shop@.service"], "Sockets") == ["shop.socket"]
     for name in ("shop.service", "shop@.service"):
         assert values(texts[name], "NonBlocking") == ["yes"]
-    assert "shop.socket" not in texts["shop-preflight@.service"]
-    assert "--bind unix:/srv/shop/run/preflight.sock" in texts["shop-preflight@.service"]
-    assert values(render(SITE)[UNITS / "shop.socket"], "ListenStream") == ["/srv/shop/run/gunicorn.sock"]
+    assert values(texts["shop-preflight@.service"], "Requires") == ["shop-preflight@%i.socket"]
+    sockets = {path.name: text for path, text in render(SITE).items() if path.suffix == ".socket"}
+    places = {name: values(text, "ListenStream") + values(text, "SocketMode") for name, text in sockets.items()}
+    assert places == {
+        "shop.socket": ["/srv/shop/run/gunicorn.sock", "0660"],
+        "shop-preflight@.socket": ["/srv/shop/run/preflight.sock", "0600"],
+    }
 
 
 def test_nginx_lets_through_what_may_be_uploaded(shipped_settings: Settings) -> None:
