@@ -83,6 +83,25 @@ def test_a_copy_is_whole_although_somebody_writes(folder: AppDir) -> None:
     assert list(folder.backups.iterdir()) == [path]
 
 
+def test_a_copy_goes_back_as_the_page_says(folder: AppDir) -> None:
+    path = copied(environment(folder))
+    with closing(sqlite3.connect(folder.database)) as live:
+        live.execute("PRAGMA wal_autocheckpoint = 0")
+        live.execute("DROP TABLE done_once")
+        live.commit()
+        left = {name: (folder.data / name).read_bytes() for name in ("app.sqlite3-wal", "app.sqlite3-shm")}
+    for name, content in left.items():
+        (folder.data / name).write_bytes(content)  # As a killed process leaves them.
+    commands = re.findall(r"(?m)^runuser -u www-data -- (.*)$", (ROOT / "docs/backup.md").read_text(encoding="utf-8"))
+    assert len(commands) == 2
+    for command in commands:
+        line = re.sub(r"backups/\S+", str(path), command)
+        subprocess.run(line.split(), cwd=folder.path, check=True)
+    with closing(sqlite3.connect(folder.database)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT count(*) FROM done_once").fetchone() == (0,)
+
+
 def test_where_there_is_no_database_nothing_is_copied_and_nothing_is_wrong(folder: AppDir) -> None:
     folder.database.unlink()
     result = copy(environment(folder))
