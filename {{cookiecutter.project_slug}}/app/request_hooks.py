@@ -48,6 +48,17 @@ def register(app: Flask, settings: Settings) -> None:
         structlog.contextvars.clear_contextvars()
 
     @app.after_request
+    def read_the_rest(response: Response) -> Response:
+        """A proxy that still sends when the connection is closed says 502, whatever the answer was.
+
+        It limits how much that can be; without one, whoever sends too much is left alone.
+        """
+        if settings.web.trusted_proxies:
+            while request.environ["wsgi.input"].read(1 << 16):
+                pass
+        return response
+
+    @app.after_request
     def log(response: Response) -> Response:
         seconds = time.perf_counter() - g.started
         route = request.url_rule.rule if request.url_rule else None

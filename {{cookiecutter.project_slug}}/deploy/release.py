@@ -523,10 +523,11 @@ def activate(site: Site, release: str, steps: Steps) -> None:
         try:
             switch(site, before, steps)
         except (Failure, OSError) as second:
+            # If the bridge still answers, it goes on.
             raise Failure(DOWN, f"{release} is not live: {reason}; nor is {before}: {second}") from None
-        raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
-    finally:
         stop_helpers(site)
+        raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
+    stop_helpers(site)
 
 
 def recover(site: Site, steps: Steps) -> None:

@@ -354,6 +354,18 @@ def test_uploads_pass_up_to_the_limit(nginx: Nginx, shipped_settings: Settings) 
             assert client.recv(99).startswith(b"HTTP/1.1 400 " if passes else b"HTTP/1.1 413 ")
 
 
+def test_a_large_request_that_is_refused_gets_the_service_s_answer(nginx: Nginx, shipped_settings: Settings) -> None:
+    security = shipped_settings.security
+    # Refused for want of a token, and for its size.
+    for size, status in {
+        security.max_request_size - 100: 400,
+        security.max_upload_size + FORM_AROUND_FILE: 413,
+    }.items():
+        for _ in range(50):
+            answer = nginx.ask("/login", method="POST", body=b"a" * size)
+            assert (answer.status, "X-Request-ID" in answer.headers) == (status, True)
+
+
 def test_nobody_is_told_anything_under_another_name(nginx: Nginx) -> None:
     for name in ("other.test", HOST, f"{NAME}.evil.test"):
         with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):

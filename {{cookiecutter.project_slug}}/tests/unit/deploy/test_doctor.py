@@ -110,16 +110,23 @@ def test_each_line_has_what_mends_it_and_the_others_run_on(site: Site, monkeypat
         "d": (lambda _: "good", ""),
     }
     monkeypatch.setattr(release, "CHECKS", checks)
-    rows = [tuple(row.values()) for row in release.examine(site)]
-    assert rows[:4] == [
+    site.link.unlink()
+    assert [tuple(row.values()) for row in release.examine(site)] == [
         ("a", False, "wrong \N{REPLACEMENT CHARACTER}[2J; `mend my_service`"),
         ("b", None, "nothing"),
         ("c", False, "KeyError: 'c'; `my_service x`"),
         ("d", True, "good"),
     ]
-    inside = {name: ok for name, ok, _ in rows[4:]}
-    assert inside["service: app folder"] is True
-    assert inside["service: database"] is False
+
+
+@pytest.mark.slow
+def test_the_services_own_lines_come_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "CHECKS", {})
+    rows = {row["name"]: row for row in release.examine(site)}
+    assert rows["service: app folder"]["ok"] is True
+    assert "my_service db upgrade" in rows["service: database"]["detail"]
+    (site.link / ".venv/bin/python").unlink()
+    assert [(row["name"], row["ok"]) for row in release.examine(site)] == [("service: doctor", False)]
 
 
 def test_an_open_secret_names_the_command_that_closes_it(site: Site) -> None:
@@ -193,6 +200,7 @@ def test_a_socket_that_nobody_listens_on_is_found(site: Site) -> None:
         assert "mode 0660" in found("socket", site)
 
 
+@pytest.mark.slow
 def test_an_upload_limit_below_the_services_own_is_found(site: Site) -> None:
     small = Site("my_service", upload_limit="4m", root=site.root, user=USER, group=GROUP)
     assert found("upload limit", small) == "upload_limit: found 4m, expected 5000000 bytes or more"
@@ -352,6 +360,19 @@ def test_a_certificate_has_to_be_served_fit_and_last(
         else:
             assert passes("certificate", tls)
         assert passes("leaks", tls)
+
+
+def test_a_renewed_certificate_that_nginx_has_not_read_is_found(
+    site: Site, serve: Callable[..., Any], tmp_path: Path
+) -> None:
+    old, new = certificate(tmp_path, HOST, 30), certificate(tmp_path, HOST, 90)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(old)
+    # Whoever has signed both of them is in the file as well; here each has signed itself.
+    new.write_bytes(new.read_bytes() + old.read_bytes())
+    with serve({}, context):
+        tls = Site("my_service", host=HOST, certificate=str(new), root=site.root)
+        assert found("certificate", tls) == f"{new}: nginx still serves another one"
 
 
 def test_without_a_certificate_there_is_nothing_to_check(site: Site) -> None:
