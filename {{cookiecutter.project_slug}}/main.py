@@ -97,6 +97,7 @@ def check() -> None:
     from app import create_app
 
     try:
+        become_service_user(find_app_dir())
         settings = load()
         svcs.flask.close_registry(create_app(settings))
     except ConfigError as error:

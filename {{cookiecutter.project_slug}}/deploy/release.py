@@ -538,7 +538,7 @@ def recover(site: Site, steps: Steps) -> None:
     if current and not target:
         go_dark(site)
     elif target and (target != current or running(site, site.web) != target):
-        print(f"an interrupted command has left {current}; {target} was live last")
+        print(f"{current} never was live; going back" if target != current else f"{target} does not run; starting it")
         try:
             bridge(site, target, steps)
             switch(site, target, steps)
@@ -802,8 +802,8 @@ def require_installed(site: Site) -> None:
         Failure: with the command that mends it.
     """
     _require_root()
-    if not site.releases.is_dir():
-        raise Failure(BAD_INPUT, f"{site.releases}: is not there; run `release.py init --host NAME`")
+    if not site.releases.is_dir() or not site.host:
+        raise Failure(BAD_INPUT, f"{site.root}: is not set up yet; run `release.py init --host NAME`")
 
 
 def _require_root() -> None:

@@ -14,7 +14,8 @@ from typing import IO, Any, BinaryIO
 
 import click
 
-from config import load
+from config import find_app_dir, load
+from config.privileges import become_service_user
 from storage.backend import Entry
 from storage.disks import open_disks
 from storage.errors import StorageError
@@ -39,7 +40,8 @@ class StorageGroup(click.Group):
 
 @click.group(cls=StorageGroup)
 def storage() -> None:
-    """The files of a disk, wherever it is."""
+    """The files of a disk, wherever it is. Root works as the service's user."""
+    become_service_user(find_app_dir())
 
 
 def open_disk(_context: click.Context, _parameter: click.Parameter, name: str) -> Storage:
