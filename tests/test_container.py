@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from typing import Any
 import pytest
 from baking import Bake, run_in
 from demo import PAGES, fetch, free_port
+from deploy.machine import made_once, packaged_tree
+from deploy.releases import PYTHON
 from releasing import commit, make
 
-SUITE, PYTHON = "bookworm", "3.11"
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 # Arguments: image, volume, user, and then the variables and the command.
 START = """
@@ -112,20 +112,15 @@ def wait_for(condition: Callable[[], Any], log: Path) -> None:
 
 
 def base_system() -> Path:
-    """A tar of a small Debian with Python, made once for all runs on this machine."""
-    cache = Path(tempfile.gettempdir()) / f"flask-service-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    assert cache.stat().st_uid == os.getuid(), f"{cache}: belongs to somebody else"
-    tar = cache / f"{SUITE}-python.tar"
-    if not tar.exists():
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            options = ["--variant=minbase", "--include=python3,python3-venv", SUITE, f"{folder}/root"]
-            result = run_in(cache, "debootstrap", *options)
-            assert result.returncode == 0, result.stdout[-3000:]
-            packed = run_in(cache, "tar", "-C", f"{folder}/root", "-cf", f"{folder}/tar", ".")
-            assert packed.returncode == 0, packed.stdout[-3000:]
-            Path(folder, "tar").rename(tar)
-    return tar
+    """A tar of a Debian with Python, made once for all runs on this machine: that of the machines of tests/deploy."""
+    tree = packaged_tree()
+
+    def pack(folder: Path) -> None:
+        folder.mkdir()
+        result = run_in(folder, "tar", "-C", tree, "-cf", "base.tar", ".")
+        assert result.returncode == 0, result.stdout[-3000:]
+
+    return made_once(f"{tree.parent.name}-packed", pack) / "base.tar"
 
 
 def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_path: Path) -> None:
