@@ -24,6 +24,7 @@ PACKAGES = (
     "dbus",
     "iproute2",
     "nginx-light",
+    "openssl",
     "procps",
     "python3",
     "python3-venv",
@@ -96,6 +97,7 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout + STOP_PATIENCE,
             check=False,
         )

@@ -54,6 +54,7 @@ VARIANTS: dict[str, Changes] = {
     "first": {},
     "second": {"app/static/style.css": (":root {", "/* second */\n:root {")},
     "migration": {**add_column("0006", "0005_blog"), **add_column("0007", "0006")},
+    "no module": {"app/pages.py": ("from flask", "import nothing_of_that_name\nfrom flask")},
     "import error": {"web.py": ("from app import", "import nothing_of_that_name\nfrom app import")},
     "migration error": {
         **add_column("0006", "0005_blog"),

@@ -15,7 +15,7 @@ ARTIFACTS = "/root/artifacts"
 
 @dataclass
 class Answer:
-    """A response: its status, 0 if there was none, its headers with small names, and its text."""
+    """A response: its status, 0 if there was none, its headers, by names in lower case, and its text."""
 
     status: int
     headers: dict[str, str]
@@ -93,7 +93,10 @@ class Service:
         command += [] if self.secure else ["--header", "X-Forwarded-Proto: https"]
         head, _, text = self.machine.run(*command, f"{scheme}://{name}{path}").stdout.partition("\n\n")
         lines = head.splitlines()
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        headers: dict[str, str] = {}
+        for line in lines[1:]:
+            key, _, value = line.partition(": ")
+            headers[key.lower()] = "\n".join(filter(None, (headers.get(key.lower()), value)))
         return Answer(int(lines[0].split()[1]) if lines else 0, headers, text)
 
     def doctor(self) -> dict[str, str]:
@@ -121,16 +124,24 @@ class Visitor:
         """Ask for a page."""
         jar = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         answer = self.service.get(path, *options, "--header", f"Cookie: {jar}")
-        self.cookies.update(re.findall(r"^([^=]+)=([^;]*)", answer.headers.get("set-cookie", "")))
+        self.cookies.update(re.findall(r"^([^=]+)=([^;]*)", answer.headers.get("set-cookie", ""), re.MULTILINE))
         return answer
 
-    def send(self, path: str, **fields: str) -> Answer:
-        """Fill in the form of a page; a value that starts with @ is a file on the machine."""
-        page = self.get(path)
-        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', page.text)
-        assert token, page.text
-        options = [f"--form={name}={value}" for name, value in {"csrf_token": token[1], **fields}.items()]
-        return self.get(path, *options, "--referer", f"https://{self.service.host}{path}")
+    def send(self, path: str, *, page: str | None = None, **fields: str) -> Answer:
+        """Fill in a form.
+
+        Args:
+            path: where it goes to.
+            page: that it is on, if another one.
+            fields: what is put in; a value that starts with @ is a file on the machine.
+        """
+        shown = self.get(page or path)
+        token = re.search(r'name="csrf_token"[^>]* value="([^"]+)"', shown.text)
+        assert token, shown.text
+        options: list[str] = []
+        for name, value in {"csrf_token": token[1], **fields}.items():
+            options += ["--form" if value.startswith("@") else "--form-string", f"{name}={value}"]
+        return self.get(path, *options, "--referer", f"https://{self.service.host}{page or path}")
 
 
 def steps_of(output: str) -> list[str]:

@@ -50,20 +50,16 @@ def test_a_bad_option_is_refused(service: Service, words: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("hide", "words"),
-    [
-        ("mount -t tmpfs none /run/systemd", ["systemd"]),
-        ("mount --bind /dev/null /usr/sbin/nginx", ["nginx"]),
-        ("mount -t tmpfs none /usr/lib/python3.11/ensurepip", ["python3-venv"]),
-    ],
+    ("hide", "word"),
+    [("mount -t tmpfs none /run/systemd", "systemd"), ("mount --bind /dev/null /usr/sbin/nginx", "nginx")],
 )
-def test_a_host_that_lacks_something_is_refused(service: Service, hide: str, words: list[str]) -> None:
+def test_a_host_that_lacks_something_is_refused(service: Service, hide: str, word: str) -> None:
     before = listing(service)
 
-    result = in_a_world_where(service, hide, "init", "--host", service.host)
+    code, line = in_a_world_where(service, hide, "init", "--host", service.host)
 
-    assert_refused(result[0], result[1])
-    assert all(word in result[1] for word in words)
+    assert_refused(code, line)
+    assert word in line
     assert listing(service) == before
 
 
@@ -82,17 +78,29 @@ def test_without_room_nothing_is_unpacked(service: Service) -> None:
 def test_an_env_file_with_a_broken_line_is_refused(service: Service) -> None:
     env = service.machine.path(f"{service.root}/shared/.env")
     text = env.read_text()
-    before = listing(service)
     try:
         env.write_text(text + "no assignment\n")
+        before = listing(service)
 
-        result = service.deploy("first")
+        result = service.deploy("second")
+
+        assert listing(service) == before
     finally:
         env.write_text(text)
 
     assert_refused(result.returncode, result.stderr)
     assert ".env" in result.stderr
-    assert set(listing(service)) == set(before)
+    assert service.serving() == service.live()
+
+
+def test_a_release_that_cannot_be_imported_is_refused(service: Service) -> None:
+    before = listing(service)
+
+    result = service.deploy("no module")
+
+    assert_refused(result.returncode, result.stderr)
+    assert "nothing_of_that_name" in result.stderr
+    assert listing(service) == before
     assert service.serving() == service.live()
 
 
