@@ -6,10 +6,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from baking import TEMPLATE
 from deploy.machine import Machine, running_machine, what_is_missing
-from deploy.releases import VARIANTS, bake, pack, wheels
-from deploy.service import ARTIFACTS, Service
+from deploy.service import Service, installed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,41 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with the default answers, in git."""
-    return bake(tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture(scope="session")
 def machine() -> Iterator[Machine]:
-    """A host that has nothing of the service yet, but for uv."""
+    """A host."""
     with running_machine() as machine:
-        machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
         yield machine
 
 
 @pytest.fixture(scope="session")
 def installation(
-    machine: Machine, project: Path, tmp_path_factory: pytest.TempPathFactory
+    machine: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Service, list[CompletedProcess[str]]]:
-    """The service as a first deploy leaves it, and what the commands printed that led there."""
-    service = Service(machine)
-    artifacts = tmp_path_factory.mktemp("artifacts")
-    for variant in VARIANTS:
-        pack(project, variant, artifacts)
-    carry(service, artifacts, wheels(project))
-    commands = [service.tool("init", "--host", service.host), service.deploy("first")]
-    return service, commands
-
-
-def carry(service: Service, artifacts: Path, wheels: Path) -> None:
-    """Bring artifacts and wheels to the host, and unpack the tool that is in the first of them."""
-    folder = f"{ARTIFACTS}/{service.slug}"
-    service.machine.put(artifacts, folder)
-    service.machine.put(wheels, f"{folder}/wheels")
-    service.machine.run("mkdir", "-p", f"/root/{service.slug}", check=True)
-    unpack = ["tar", "-xzf", service.artifact("first"), "-C", f"/root/{service.slug}"]
-    service.machine.run(*unpack, check=True)
+    """The service as a first deploy leaves it, and how the commands ended that led there."""
+    return installed(machine, tmp_path_factory.mktemp("project"))
 
 
 @pytest.fixture

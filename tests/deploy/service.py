@@ -3,10 +3,13 @@
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from subprocess import CompletedProcess, Popen
 from typing import Any
 
+from baking import TEMPLATE
 from deploy.machine import Machine
+from deploy.releases import VARIANTS, bake, pack, wheels
 
 # Seconds.
 DEPLOY_PATIENCE = 300
@@ -51,6 +54,14 @@ class Service:
     def artifact(self, variant: str) -> str:
         """Where a variant's artifact lies on the machine."""
         return f"{ARTIFACTS}/{self.slug}/{variant.replace(' ', '-')}.tar.gz"
+
+    def carry(self, artifacts: Path, wheels: Path) -> None:
+        """Bring artifacts and wheels to the host, and unpack the tool that is in the first of them."""
+        folder = f"{ARTIFACTS}/{self.slug}"
+        self.machine.put(artifacts, folder)
+        self.machine.put(wheels, f"{folder}/wheels")
+        self.machine.run("mkdir", "-p", f"/root/{self.slug}", check=True)
+        self.machine.run("tar", "-xzf", self.artifact("first"), "-C", f"/root/{self.slug}", check=True)
 
     def tool(self, *words: str) -> CompletedProcess[str]:
         """Run `release.py`, and wait until it has ended."""
@@ -144,6 +155,24 @@ class Visitor:
         return self.get(path, *options, "--referer", f"https://{self.service.host}{page or path}")
 
 
-def steps_of(output: str) -> list[str]:
-    """The names of the steps that the tool has printed."""
-    return re.findall(r"^(.+?) \.\.\. ", output, re.MULTILINE)
+def installed(machine: Machine, folder: Path) -> tuple[Service, list[CompletedProcess[str]]]:
+    """The service as a first deploy leaves it, on a bare machine, and how the commands ended that led there.
+
+    Args:
+        machine: the host.
+        folder: takes the project and its artifacts.
+    """
+    service, project = Service(machine), bake(folder)
+    for variant in VARIANTS:
+        pack(project, variant, folder / "artifacts")
+    service.carry(folder / "artifacts", wheels(project))
+    machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
+    return service, [service.tool("init", "--host", service.host), service.deploy("first")]
+
+
+def steps_of(output: str) -> dict[str, float]:
+    """The seconds of each step that the tool has printed; a step that came twice counts twice."""
+    seconds: dict[str, float] = {}
+    for name, taken in re.findall(r"^(.+?) \.\.\. (?:failed after )?([\d.]+) s$", output, re.MULTILINE):
+        seconds[name] = seconds.get(name, 0) + float(taken)
+    return seconds

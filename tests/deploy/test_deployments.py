@@ -32,29 +32,32 @@ server {
 """
 
 
-@pytest.mark.parametrize("connections", [12, 200])
+@pytest.mark.parametrize(
+    ("connections", "commands"),
+    [
+        (12, [("second", 0), ("import error", 3), ("not ready", 5)]),
+        (200, [("migration error", 4), ("no queue", 5), ("rollback", 0), ("first", 0)]),
+    ],
+)
 def test_no_request_fails_while_releases_come_fail_and_go(
-    service: Service, connections: int, capsys: pytest.CaptureFixture[str]
+    service: Service, connections: int, commands: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each command with its exit code, and with whether another release is live after it."""
-    commands = [("second", 0), ("import error", 3), ("migration error", 4), ("not ready", 5), ("no queue", 5)]
+    """Each command, most of them a deploy, has its exit code; another release is live after it only if that is 0."""
+    if len(service.releases()) == 1:
+        assert service.deploy("second").returncode == 0
     start = time.monotonic()
     with load(service, connections) as result:
-        for variant, code in commands:
+        for command, code in commands:
             before, releases = service.live(), service.releases()
 
-            done = service.deploy(variant)
+            done = service.tool("rollback") if command == "rollback" else service.deploy(command)
 
             assert done.returncode == code, done.stdout + done.stderr
             assert (service.live() != before) == (code == 0)
             assert service.serving() == service.live()
+            # What was never live is gone, but for one that its fault is to be looked for in.
             assert code in (0, 5) or service.releases() == releases
             assert len(done.stderr.splitlines()) == {0: 0, 3: 1, 4: 1, 5: 2}[code], done.stderr
-        second = service.live()
-        assert service.tool("rollback").returncode == 0
-        assert service.serving() == service.live() < second
-        assert service.deploy("first").returncode == 0
-        assert service.serving() == service.live() > second
 
     with capsys.disabled():
         print(f"\n{connections} connections, {time.monotonic() - start:.0f} s: {result}")

@@ -48,7 +48,7 @@ FAULTS = {
     # The usual way to write it; `GET /static../.env` leaves the folder.
     "an alias without a slash": (
         Fault(
-            r"sed -i '0,/location \^~ .static.*/s||location /static { alias /srv/my_service/shared/static/; }\n&|' "
+            r"sed -i '0,/location \^~ .static.*/s||location ^~ /static { alias /srv/my_service/shared/static/; }\n&|' "
             "/etc/nginx/conf.d/my_service.conf && systemctl reload nginx",
             ("leaks", "written files"),
         ),

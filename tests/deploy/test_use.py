@@ -4,7 +4,6 @@ import html
 import re
 
 import pytest
-from deploy.conftest import carry
 from deploy.machine import Machine, wait_until
 from deploy.releases import bake, pack, wheels
 from deploy.service import DEPLOY_PATIENCE, Service, Visitor
@@ -29,7 +28,7 @@ def other(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Service
     artifacts = tmp_path_factory.mktemp("other-artifacts")
     pack(project, "first", artifacts)
     service = Service(machine, slug="other", host="other.test", secure=True)
-    carry(service, artifacts, wheels(project))
+    service.carry(artifacts, wheels(project))
     key, certificate = "/etc/ssl/private/other.pem", "/etc/ssl/other.pem"
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=other.test"]
     machine.run(*request, "-addext", "subjectAltName=DNS:other.test", "-keyout", key, "-out", certificate, check=True)
@@ -59,7 +58,7 @@ def test_people_register_post_and_get_what_jobs_have_made_for_them(used: Service
     assert visitor.send("/picture", picture="@/root/picture.png").status == 302
     exported = visitor.send("/posts/export", page=profile)
     assert exported.status == 302
-    picture = used.get(wait_for_link(visitor, profile, r'src="(/media/[^"]+)"'))
+    picture = used.get(wait_for_link(visitor, profile, r'src="(/files/media/[^"]+)"'))
     archive = used.get(wait_for_link(visitor, exported.headers["location"], r'href="([^"]+)" download'))
 
     assert picture.status == 200
