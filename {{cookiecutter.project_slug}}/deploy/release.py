@@ -527,7 +527,8 @@ def activate(site: Site, release: str, steps: Steps) -> None:
             raise Failure(DOWN, f"{release} is not live: {reason}; nor is {before}: {second}") from None
         stop_helpers(site)
         raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
-    stop_helpers(site)
+    with steps("end of the bridge"):
+        stop_helpers(site)
 
 
 def recover(site: Site, steps: Steps) -> None:
@@ -668,7 +669,7 @@ def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps
     preflight(site, release, steps)
     with steps("static files"):
         publish_static(site, release)
-    os.sync()
+        os.sync()
 
 
 def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool = False) -> None:
