@@ -12,6 +12,7 @@ not to be gone back to.
 import argparse
 import configparser
 import fcntl
+import filecmp
 import getpass
 import grp
 import hashlib
@@ -29,12 +30,13 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import tomllib
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -46,13 +48,15 @@ TEMPLATES = PROJECT / "deploy"
 FINDINGS, BAD_INPUT, PREFLIGHT, MIGRATION, ROLLED_BACK, DOWN, LOCKED, INTERRUPTED = 1, 2, 3, 4, 5, 6, 75, 130
 # What the service writes in the app folder; everything else in it is the administrator's.
 WRITTEN = ("data", "media", "logs", "sessions", "work", "cache", "backups")
-# The group that Debian's nginx runs in.
-NGINX = "www-data"
+# As which Debian's nginx runs.
+WEB_SERVER = "www-data"
 # What a release's environment takes beside its code, in bytes.
 ROOM = 300_000_000
 # Seconds that a new process has for its first answer, and that one answer may take.
 PATIENCE = 15
 ANSWER_TIMEOUT = 3
+# Bytes.
+LONGEST_ANSWER = 100_000
 RELEASE_NAME = "%Y%m%d%H%M%S"
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OPTIONS = {
@@ -62,6 +66,8 @@ OPTIONS = {
     "certificate": "PEM file for TLS; without one nginx speaks HTTP, for a proxy in front that speaks TLS",
     "certificate_key": "its key",
 }
+# Where Debian's own page of nginx is enabled.
+STOCK_PAGE = Path("/etc/nginx/sites-enabled/default")
 HOST = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 HASHED = re.compile(r".+\.[0-9a-f]{8}(\.[^./]+)?")
 
@@ -83,8 +89,8 @@ class Site:
 
     slug: str
     host: str = ""
-    user: str = "www-data"
-    group: str = "www-data"
+    user: str = WEB_SERVER
+    group: str = WEB_SERVER
     certificate: str = ""
     certificate_key: str = ""
     upload_limit: str = "6m"
@@ -141,6 +147,16 @@ class Site:
         """The units that do the other work."""
         return f"{self.slug}-queue.service", f"{self.slug}-scheduler.service"
 
+    @property
+    def units(self) -> tuple[str, ...]:
+        """All that run for good."""
+        return self.listener, self.web, *self.background
+
+    @property
+    def instances(self) -> tuple[str, str]:
+        """Patterns of the units that run while releases are switched."""
+        return self.bridge("*"), f"{self.slug}-preflight@*"
+
     def bridge(self, release: str) -> str:
         """The unit that serves a release beside the one that is restarted."""
         return f"{self.slug}@{release}.service"
@@ -155,7 +171,8 @@ class Site:
 
     def names(self) -> list[str]:
         """All releases, the oldest first."""
-        return sorted(path.name for path in self.releases.iterdir()) if self.releases.is_dir() else []
+        names = [path.name for path in self.releases.iterdir()] if self.releases.is_dir() else []
+        return sorted(name for name in names if re.fullmatch(r"\d{14}", name))
 
     def is_good(self, release: str) -> bool:
         """Whether a release was live, and nothing speaks against it."""
@@ -175,7 +192,9 @@ def load_site(project: Path = PROJECT, srv: Path = Path("/srv")) -> Site:
     try:
         parser.read([project / "config" / "deploy.ini", site.overlay], encoding="utf-8")
         values: dict[str, Any] = dict(parser["deploy"])
-        return Site(slug, root=site.root, **(values | {"keep": int(values["keep"])}))
+        if (keep := int(values["keep"])) < 1:
+            raise ValueError(f"keep: found {keep}, expected a number from 1")
+        return Site(slug, root=site.root, **(values | {"keep": keep}))
     except (OSError, UnicodeDecodeError, configparser.Error, KeyError, TypeError, ValueError) as error:
         raise Failure(BAD_INPUT, f"{site.overlay}: cannot be used: {' '.join(str(error).split())}") from None
 
@@ -196,7 +215,7 @@ def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
         units / site.preflight(""): "systemd/preflight.service",
         units / site.background[0]: "systemd/queue.service",
         units / site.background[1]: "systemd/scheduler.service",
-        etc / "tmpfiles.d" / f"{site.slug}.conf": "tmpfiles.conf" if site.group == NGINX else "tmpfiles-acl.conf",
+        etc / "tmpfiles.d" / f"{site.slug}.conf": "tmpfiles.conf" if site.group == WEB_SERVER else "tmpfiles-acl.conf",
         etc / "nginx/conf.d" / f"{site.slug}.conf": "nginx/https.conf" if site.certificate else "nginx/http.conf",
         etc / "nginx/conf.d/default-closed.conf": "nginx/default.conf",
         Path("/usr/local/bin") / site.slug: "command",
@@ -211,6 +230,13 @@ def fill_in(text: str, values: dict[str, str]) -> str:
     return text
 
 
+def say(text: object, *, end: str = "\n", error: bool = False) -> None:
+    """Print, without what commands a terminal. Perhaps nobody is there to read it; the work goes on nevertheless."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in str(text))
+    with suppress(OSError):
+        print(shown, end=end, flush=True, file=sys.stderr if error else sys.stdout)
+
+
 class Steps:
     """What a command does, one after another: each is printed with its time, and kept for the log."""
 
@@ -220,7 +246,7 @@ class Steps:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Around one step."""
-        print(f"{name} ... ", end="", flush=True)
+        say(f"{name} ... ", end="")
         start = time.monotonic()
         ended = "failed after"
         try:
@@ -228,19 +254,13 @@ class Steps:
             ended = ""
         finally:
             self.seconds[name] = round(time.monotonic() - start, 2)
-            print(f"{ended} {self.seconds[name]:.1f} s".lstrip(), flush=True)
+            say(f"{ended} {self.seconds[name]:.1f} s".lstrip())
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program, and keep what it prints."""
-    return subprocess.run(
-        [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+    """Run a program without a terminal, and keep what it prints."""
+    options |= {"stdin": subprocess.DEVNULL, "capture_output": True, "start_new_session": True}
+    return subprocess.run([str(part) for part in command], text=True, errors="replace", check=False, **options)
 
 
 def require(code: int, what: str, *command: str | Path, **options: Any) -> str:
@@ -272,7 +292,10 @@ def locked(site: Site, command: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{command}, process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 @contextmanager
@@ -304,16 +327,21 @@ def _append(site: Site, line: str) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         with os.fdopen(os.open("deploy.jsonl", flags, 0o640, dir_fd=folder), "a") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
-                raise OSError("not a file of root's")
+            require_own(file.fileno())
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        print(f"{site.shared}/logs/deploy.jsonl: not written: {error.strerror or error}", file=sys.stderr)
+        say(f"{site.shared}/logs/deploy.jsonl: not written: {error.strerror or error}", error=True)
     finally:
         os.close(folder)
+
+
+def require_own(descriptor: int) -> None:
+    """Raise an `OSError` unless it is a file that only we can have made."""
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+        raise OSError("it is not a file of root's")
 
 
 def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict[str, Any]:
@@ -408,11 +436,17 @@ def ask(site: Site, address: Path, path: str) -> tuple[int, bytes]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(ANSWER_TIMEOUT)
         connection.connect(str(address))
-        client = http.client.HTTPConnection(site.host or "localhost", timeout=ANSWER_TIMEOUT)
+        client = http.client.HTTPConnection(site.host or "localhost")
         client.sock = connection
-        client.request("GET", path, headers={"X-Forwarded-Proto": "https"})
-        response = client.getresponse()
-        return response.status, response.read()
+        # Of the whole answer, also of one that comes byte by byte.
+        patience = threading.Timer(ANSWER_TIMEOUT, connection.shutdown, [socket.SHUT_RDWR])
+        patience.start()
+        try:
+            client.request("GET", path, headers={"X-Forwarded-Proto": "https"})
+            response = client.getresponse()
+            return response.status, response.read(LONGEST_ANSWER)
+        finally:
+            patience.cancel()
 
 
 def wait_until_ready(site: Site, address: Path, release: str, *, migrated: bool = True) -> bool:
@@ -435,9 +469,10 @@ def wait_until_ready(site: Site, address: Path, release: str, *, migrated: bool 
         try:
             answer: dict[str, Any] = json.loads(body)
             failed = {name: result for name, result in answer["checks"].items() if result != "ok"}
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             answer, failed = {}, {"status": status}
         if answer.get("release", release) != release:
+            time.sleep(0.01)
             continue
         # Without its tables, more than the migrations may fail.
         if not failed or ("migrations" in failed and not migrated):
@@ -462,11 +497,10 @@ def start(*units: str, verb: str = "start") -> None:
         raise Failure(PREFLIGHT, f"{unit} does not start: {last}")
 
 
-def stop_helpers(site: Site) -> None:
+def stop_instances(site: Site) -> None:
     """End all bridges and preflights."""
-    patterns = (f"{site.slug}@*", f"{site.slug}-preflight@*")
-    run("systemctl", "stop", *patterns)
-    run("systemctl", "reset-failed", *patterns)
+    run("systemctl", "stop", *site.instances)
+    run("systemctl", "reset-failed", *site.instances)
 
 
 def bridge(site: Site, release: str, steps: Steps) -> None:
@@ -492,7 +526,7 @@ def switch(site: Site, release: str, steps: Steps) -> None:
             raise Failure(PREFLIGHT, f"{site.web} runs {found}")
         wait_until_ready(site, site.socket, release)
     with steps("queue and scheduler"):
-        run("systemctl", "stop", "--no-block", f"{site.slug}@*")
+        run("systemctl", "stop", "--no-block", site.bridge("*"))
         start(*site.background)
 
 
@@ -507,54 +541,60 @@ def activate(site: Site, release: str, steps: Steps) -> None:
         if before and running(site, site.web) == before:
             bridge(site, before, steps)
     except BaseException:
-        stop_helpers(site)
+        stop_instances(site)
         raise
     try:
         switch(site, release, steps)
         mark(site, release, "LIVE")
-    except (Failure, OSError, KeyboardInterrupt) as error:
+    except BaseException as error:  # noqa: BLE001  (whatever it is, what was live has to come back)
         for number in INTERRUPTS:
             signal.signal(number, signal.SIG_IGN)
         reason = str(error) or "interrupted"
-        print(f"{release}: {reason}; going back", file=sys.stderr)
+        say(f"{release}: {reason}; going back", error=True)
         if before is None:
             go_dark(site)
             raise Failure(DOWN, f"{release} is not live: {reason}; there is no release before it") from None
         try:
             switch(site, before, steps)
-        except (Failure, OSError) as second:
+        except Exception as second:  # noqa: BLE001  (as above)
             # If the bridge still answers, it goes on.
             raise Failure(DOWN, f"{release} is not live: {reason}; nor is {before}: {second}") from None
-        stop_helpers(site)
+        stop_instances(site)
         raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
     with steps("end of the bridge"):
-        stop_helpers(site)
+        stop_instances(site)
 
 
 def recover(site: Site, steps: Steps) -> None:
     """Undo what a command that was killed has left: go back to what was live last, and remove what never was."""
     current = site.current()
     good = [name for name in site.names() if site.is_good(name)]
-    target = current if current in good else good[-1] if good else None
-    if current and not target:
+    if current and not good:
         go_dark(site)
-    elif target and (target != current or running(site, site.web) != target):
-        print(f"{current} never was live; going back" if target != current else f"{target} does not run; starting it")
+    elif current and current not in good:
+        say(f"{current} never was live; going back to {good[-1]}")
         try:
-            bridge(site, target, steps)
-            switch(site, target, steps)
+            bridge(site, good[-1], steps)
+            switch(site, good[-1], steps)
         except Failure as error:
-            print(f"{target}: {error}", file=sys.stderr)
-            point(site, target)
-    stop_helpers(site)
+            say(f"{good[-1]}: {error}", error=True)
+            point(site, good[-1])
+    stop_instances(site)
     for name in site.names():
         if not (site.releases / name / "LIVE").exists():
-            shutil.rmtree(site.releases / name)
+            discard(site.releases / name)
+
+
+def discard(release: Path) -> None:
+    """Delete a release. A program of a command that was killed may still be writing there, and does not notice."""
+    gone = release.with_name(f".gone-{release.name}")
+    release.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def go_dark(site: Site) -> None:
     """Stop everything, where no release is left to go back to."""
-    run("systemctl", "stop", site.listener, site.web, *site.background)
+    run("systemctl", "stop", *site.units)
     point(site, None)
 
 
@@ -595,7 +635,8 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
     """
     folder = site.releases / release
     python, venv = sys.executable, folder / ".venv"
-    flags = ["--no-index"] if wheels else []
+    # Nothing is built here, as root, and nothing comes that is not pinned.
+    flags = ["--only-binary", ":all:", "--no-deps", *(["--no-index"] if wheels else [])]
     environ = dict(os.environ, UV_LINK_MODE="copy", UV_COMPILE_BYTECODE="1", UV_PYTHON_DOWNLOADS="never")
     if wheels:
         environ |= {"UV_FIND_LINKS": str(wheels), "PIP_FIND_LINKS": str(wheels)}
@@ -614,11 +655,11 @@ def install(site: Site, release: str, wheels: Path | None) -> None:
 def publish_static(site: Site, release: str) -> None:
     """Add the release's static files to those that the web server has. Their names hold their hash: none changes."""
     for name in static_files(site, release):
-        target = site.shared / "static" / name
-        if not target.exists():
+        source, target = site.releases / release / "app/static" / name, site.shared / "static" / name
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             new = target.with_name(f"{target.name}.new")
-            shutil.copyfile(site.releases / release / "app/static" / name, new)
+            shutil.copyfile(source, new)
             new.chmod(0o644)
             new.replace(target)
 
@@ -645,7 +686,7 @@ def preflight(site: Site, release: str, steps: Steps) -> None:
         with steps("migrations"):
             command(site, release, MIGRATION, "db", "upgrade")
             wait_until_ready(site, site.preflight_socket, release)
-    stop_helpers(site)
+    stop_instances(site)
 
 
 def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps: Steps) -> None:
@@ -688,7 +729,7 @@ def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool =
         if (free := shutil.disk_usage(site.root).free) < ROOM:
             raise Failure(BAD_INPUT, f"{site.root}: {free >> 20} MB are free, expected {ROOM >> 20}; make room")
     if dry_run:
-        print(f"would replace {site.current()} by version {manifest['version']}, commit {manifest['commit'][:12]}")
+        say(f"would replace {site.current()} by version {manifest['version']}, commit {manifest['commit'][:12]}")
         return
     with locked(site, "deploy"), logged(site, "deploy", steps, version=manifest["version"]) as line:
         recover(site, steps)
@@ -696,12 +737,13 @@ def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool =
         try:
             prepare(site, release, artifact, wheels, steps)
         except BaseException:
-            stop_helpers(site)
-            shutil.rmtree(site.releases / release, ignore_errors=True)
+            stop_instances(site)
+            if (site.releases / release).exists():
+                discard(site.releases / release)
             raise
         activate(site, release, steps)
         line["pruned"] = remove(site, prunable(site))
-    print(f"live: {release}, version {manifest['version']}")
+    say(f"live: {release}, version {manifest['version']}")
 
 
 def next_name(site: Site) -> str:
@@ -728,7 +770,7 @@ def rollback(site: Site, release: str | None, *, dry_run: bool = False) -> None:
     if target == current or not (site.releases / target / "LIVE").is_file() or target not in site.names():
         raise Failure(BAD_INPUT, f"RELEASE: found {target!r}, expected another one that was live; see `releases`")
     if dry_run:
-        print(f"would replace {current} by {target}")
+        say(f"would replace {current} by {target}")
         return
     with locked(site, "rollback"), logged(site, "rollback", steps, release=target):
         recover(site, steps)
@@ -737,7 +779,7 @@ def rollback(site: Site, release: str | None, *, dry_run: bool = False) -> None:
         for name in site.names():
             if name > target and site.is_good(name):
                 mark(site, name, "BAD", f"rolled back to {target}")
-    print(f"live: {target}")
+    say(f"live: {target}")
 
 
 def prunable(site: Site, keep: int | None = None) -> list[str]:
@@ -750,7 +792,9 @@ def prunable(site: Site, keep: int | None = None) -> list[str]:
 def remove(site: Site, releases: list[str]) -> list[str]:
     """Delete releases, and the static files that only they have."""
     for name in releases:
-        shutil.rmtree(site.releases / name)
+        discard(site.releases / name)
+    for path in site.releases.glob(".gone-*"):
+        shutil.rmtree(path, ignore_errors=True)
     needed = {file for name in site.names() for file in static_files(site, name)}
     static = site.shared / "static"
     for path in static.rglob("*"):
@@ -767,7 +811,7 @@ def prune(site: Site, keep: int | None, *, dry_run: bool = False) -> None:
         with locked(site, "prune"), logged(site, "prune", Steps()) as line:
             names = line["pruned"] = remove(site, prunable(site, keep))
     for name in names:
-        print(f"{'would remove' if dry_run else 'removed'} {name}")
+        say(f"{'would remove' if dry_run else 'removed'} {name}")
 
 
 def describe(site: Site) -> list[dict[str, Any]]:
@@ -775,8 +819,7 @@ def describe(site: Site) -> list[dict[str, Any]]:
     rows = []
     for name in site.names():
         folder = site.releases / name
-        manifest = json.loads((folder / "release.json").read_text()) if (folder / "release.json").exists() else {}
-        bad = (folder / "BAD").read_text() if (folder / "BAD").exists() else None
+        manifest, bad = json.loads(read(folder / "release.json") or "{}"), read(folder / "BAD")
         state = "live" if name == site.current() else bad or ("was live" if site.is_good(name) else "never live")
         rows.append(
             {"release": name, "version": manifest.get("version"), "commit": manifest.get("commit"), "state": state}
@@ -786,12 +829,10 @@ def describe(site: Site) -> list[dict[str, Any]]:
 
 def status(site: Site) -> dict[str, Any]:
     """What is live, what runs, and how the last command ended."""
-    units = (site.listener, site.web, *site.background)
-    states = {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in units}
     return {
         "live": site.current(),
-        "running": {unit: running(site, unit) for unit in units[1:]},
-        "units": states,
+        "running": {unit: running(site, unit) for unit in site.units[1:]},
+        "units": {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in site.units},
         "last": last_logged(site),
     }
 
@@ -802,12 +843,13 @@ def require_installed(site: Site) -> None:
     Raises:
         Failure: with the command that mends it.
     """
-    _require_root()
+    require_root()
     if not site.releases.is_dir() or not site.host:
         raise Failure(BAD_INPUT, f"{site.root}: is not set up yet; run `release.py init --host NAME`")
 
 
-def _require_root() -> None:
+def require_root() -> None:
+    """Raise a `Failure` if it is not root who asks."""
     if os.geteuid() != 0:
         raise Failure(
             BAD_INPUT, "this works on the whole host, and has to be run as root: sudo python3 deploy/release.py"
@@ -818,14 +860,21 @@ def problems_of(site: Site) -> Iterator[str]:
     """A line for each reason why the service cannot be installed here."""
     if not HOST.fullmatch(site.host):
         yield f"--host: found {site.host!r}, expected a name like blog.example.com"
-    for option, name, find, mend in (
-        ("--user", site.user, pwd.getpwnam, "useradd --system --user-group"),
-        ("--group", site.group, grp.getgrnam, "groupadd --system"),
-    ):
-        try:
-            find(name)
-        except KeyError:
-            yield f"{option}: found {name!r}, expected one of this host; make it with `{mend} {name}`"
+    user = None
+    try:
+        user = pwd.getpwnam(site.user)
+    except KeyError:
+        mend = f"`useradd --system --user-group {site.user}`"
+        yield f"--user: found {site.user!r}, expected one of this host; make it with {mend}"
+    try:
+        grp.getgrnam(site.group)
+    except KeyError:
+        yield f"--group: found {site.group!r}, expected one of this host; make it with `groupadd --system {site.group}`"
+    if user and user.pw_uid == 0:
+        yield "--user: found root, expected a user without rights"
+    for data in site.root.parent.glob("*/shared/data"):
+        if user and data.parent != site.shared and data.stat().st_uid == user.pw_uid:
+            yield f"--user: found {site.user!r}, as whom {data.parent.parent} runs already; expected one of its own"
     if bool(site.certificate) != bool(site.certificate_key):
         yield "--certificate and --certificate-key: found one of them, expected both or none"
     for option, path in (("--certificate", site.certificate), ("--certificate-key", site.certificate_key)):
@@ -833,6 +882,10 @@ def problems_of(site: Site) -> Iterator[str]:
             yield f"{option}: found {path!r}, expected a PEM file"
     if not re.fullmatch(r"[1-9]\d{0,5}[kmg]?", site.upload_limit):
         yield f"{site.overlay}: upload_limit: found {site.upload_limit!r}, expected a size like 6m"
+    for place in () if site.releases.is_dir() else render(site):
+        taken = [found for found in (place, Path("/usr/lib/systemd/system", place.name)) if found.exists()]
+        if taken and place.name != "default-closed.conf":
+            yield f"{taken[0]}: is there already, and not of this service; move it away, or choose another slug"
     if not Path("/run/systemd/system").is_dir():
         yield "systemd: does not run here; the service needs it"
     if not shutil.which("nginx"):
@@ -852,52 +905,72 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
     Raises:
         Failure: something is missing, or nginx refuses; then nothing has changed.
     """
-    if problems := list(problems_of(site)):
+    if problems := list(problems_of(site)) or list(problems_of_change(site)):
         raise Failure(BAD_INPUT, "\n".join(problems))
     files = {path: text for path, text in render(site).items() if read(path) != text}
     if dry_run:
         for path in files:
-            print(f"would write {path}")
+            say(f"would write {path}")
         return
-    _require_root()
-    site.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    steps = Steps()
+    require_root()
+    site.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
+    steps, restart = Steps(), site.root / ".restart"
     with locked(site, "init"), logged(site, "init", steps):
-        before = {path: read(path) for path in files}
-        default = Path("/etc/nginx/sites-enabled/default")
-        stock = os.readlink(default) if default.is_symlink() else None
-        try:
+        if site.current():
+            recover(site, steps)
+        if files:
+            restart.touch()
+        with undone_on_error([*files, STOCK_PAGE]):
             for path, text in files.items():
                 write(path, text)
-                print(f"wrote {path}")
+                say(f"wrote {path}")
             # Debian's own page answers to every name; ours answers to none but the service's.
-            if stock:
-                default.unlink()
+            if STOCK_PAGE.is_symlink():
+                STOCK_PAGE.unlink()
             require(BAD_INPUT, "nginx -t", "nginx", "-t", "-q")
-        except BaseException:
-            for path, old in before.items():
-                if old is None:
-                    path.unlink(missing_ok=True)
-                else:
-                    write(path, old)
-            if stock:
-                default.unlink(missing_ok=True)
-                default.symlink_to(stock)
-            raise
         with steps("folders"):
             require(BAD_INPUT, "systemd-tmpfiles", "systemd-tmpfiles", "--create", f"{site.slug}.conf")
             if given:
                 remember(site, given)
         with steps("units"):
             require(BAD_INPUT, "systemctl", "systemctl", "daemon-reload")
-            require(BAD_INPUT, "systemctl", "systemctl", "enable", "-q", site.listener, site.web, *site.background)
+            require(BAD_INPUT, "systemctl", "systemctl", "enable", "-q", *site.units)
         with steps("nginx"):
             require(BAD_INPUT, "nginx", "systemctl", "enable", "-q", "nginx")
             require(BAD_INPUT, "nginx", "systemctl", "reload-or-restart", "nginx")
-        if files and (live := site.current()):
+        # Also if an `init` before this one was killed.
+        if restart.exists() and (live := site.current()):
             make_appdir(site, live)
             activate(site, live, steps)
-    print(f"ok: {site.root} for {site.host}" + ("" if site.current() else "; next: `release.py deploy ARTIFACT`"))
+        restart.unlink(missing_ok=True)
+    say(f"ok: {site.root} for {site.host}" + ("" if site.current() else "; next: `release.py deploy ARTIFACT`"))
+
+
+def problems_of_change(site: Site) -> Iterator[str]:
+    """Why a service that is live cannot be given to another user just so: its files are somebody's."""
+    data = site.shared / "data"
+    wanted = pwd.getpwnam(site.user).pw_uid, grp.getgrnam(site.group).gr_gid
+    if site.current() and data.is_dir() and ((found := data.stat()).st_uid, found.st_gid) != wanted:
+        yield (
+            f"--user: found {site.user}:{site.group}, but {data} belongs to {found.st_uid}:{found.st_gid}; "
+            "docs/production.md tells how to give it to another one"
+        )
+
+
+@contextmanager
+def undone_on_error(paths: list[Path]) -> Iterator[None]:
+    """Put files and links back as they were if the block fails."""
+    before = [(path, os.readlink(path) if path.is_symlink() else None, read(path)) for path in paths]
+    try:
+        yield
+    except BaseException:
+        for path, link, text in before:
+            path.unlink(missing_ok=True)
+            if link is not None:
+                path.symlink_to(link)
+            elif text is not None:
+                write(path, text)
+        raise
 
 
 def read(path: Path) -> str | None:
@@ -961,8 +1034,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
+# Who may change code.
 ADMIN = 0
-WEB_SERVER = "www-data"
 # Of a socket that listens, in /proc/net/unix.
 LISTENS = "00010000"
 RIGHTS = {"x": "enter", "r": "read", "w": "write"}
@@ -1016,9 +1089,9 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
     if site.current():
         try:
             told = service(site, "doctor", "--json")
-            expect(told.stdout, told.stderr[-500:])
+            expect(told.stdout.startswith("["), told.stderr[-500:] or "it says nothing")
             rows = json.loads(told.stdout)
-        except (OSError, Finding) as error:
+        except (OSError, ValueError, Finding) as error:
             rows = [{"name": "doctor", "ok": False, "detail": str(error)}]
         yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
 
@@ -1190,8 +1263,7 @@ def check_left_over(site: Site) -> str:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Skipped(f"at work: {file.read()}") from None
-    patterns = (site.bridge("*"), site.preflight("*"))
-    units = run("systemctl", "list-units", "--all", "--plain", "--no-legend", *patterns).stdout.split()
+    units = run("systemctl", "list-units", "--all", "--plain", "--no-legend", *site.instances).stdout.split()
     expect(not units, f"{(units or [''])[0]}: is left of a deploy")
     return "nothing"
 
@@ -1248,6 +1320,10 @@ def check_other_hosts(site: Site) -> str:
 def check_static(site: Site) -> str:
     """Nginx itself sends those of the live release."""
     names = static_files(site, live(site))
+    for name in names:
+        path = site.shared / "static" / name
+        same = path.is_file() and filecmp.cmp(site.link / "app/static" / name, path, shallow=False)
+        expect(same, f"{path}: is not the release's")
     if not names:
         raise Skipped("the release has none")
     return require_sent(site, "static", names[0])
@@ -1340,14 +1416,15 @@ def last_logged(site: Site, *commands: str) -> dict[str, Any] | None:
     """The last line of `deploy.jsonl` about one of these commands; about any, if none is named."""
     path = site.shared / "logs/deploy.jsonl"
     try:
-        # The folder is the service's, who could have put a link there.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
+        # The folder is the service's, who could have put something else there.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), errors="replace") as file:
+            require_own(file.fileno())
+            lines = [json.loads(line) for line in file if line.startswith("{") and line.endswith("}\n")]
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise Failure(FINDINGS, f"{path}: cannot be read: {error}") from None
-    return next((line for line in reversed(lines) if not commands or line["command"] in commands), None)
+    return next((line for line in reversed(lines) if not commands or line.get("command") in commands), None)
 
 
 # What each check is called, and what mends what it finds.
@@ -1393,6 +1470,7 @@ def main() -> int:
     os.umask(0o022)
     for number in INTERRUPTS:
         signal.signal(number, _interrupt)
+    site = Site("")
     try:
         site = load_site()
         match options.command:
@@ -1415,11 +1493,14 @@ def main() -> int:
             case "doctor":
                 return doctor(site, as_json=options.json)
     except Failure as error:
-        print(error, file=sys.stderr)
+        say(error, error=True)
         return error.code
     except KeyboardInterrupt:
-        print("interrupted; what was live still is", file=sys.stderr)
+        say(f"interrupted; live: {site.current()}", error=True)
         return INTERRUPTED
+    except OSError as error:
+        say(f"{error.filename or site.root}: {error.strerror or error}", error=True)
+        return BAD_INPUT
     return 0
 
 
@@ -1433,13 +1514,13 @@ def show(found: list[dict[str, Any]] | dict[str, Any], *, as_json: bool) -> None
         print(json.dumps(found, indent=2))
     elif isinstance(found, list):
         for row in found:
-            print(row["release"], row["version"] or "-", (row["commit"] or "-")[:12], row["state"], sep="  ")
+            say(f"{row['release']}  {row['version'] or '-'}  {(row['commit'] or '-')[:12]}  {row['state']}")
     else:
-        print(f"live: {found['live']}")
+        say(f"live: {found['live']}")
         for unit, state in found["units"].items():
-            print(f"{unit}: {state}" + (f", runs {release}" if (release := found["running"].get(unit)) else ""))
+            say(f"{unit}: {state}" + (f", runs {release}" if (release := found["running"].get(unit)) else ""))
         if last := found["last"]:
-            print(f"last: {last['command']} at {last['at']} by {last['by']}: {last.get('error', 'ok')}")
+            say(f"last: {last['command']} at {last['at']} by {last['by']}: {last.get('error', 'ok')}")
 
 
 if __name__ == "__main__":

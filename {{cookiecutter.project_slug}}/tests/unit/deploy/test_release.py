@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import http.client
 import http.server
 import io
 import json
 import multiprocessing
 import os
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
@@ -235,18 +237,66 @@ def test_static_files_stay_as_long_as_a_release_needs_them(site: Site) -> None:
     assert sorted(path.name for path in static.iterdir()) == ["robots.txt", "style.00000002.css"]
 
 
-def test_static_files_are_added_and_never_changed(site: Site) -> None:
+def test_static_files_are_added_and_mended(site: Site) -> None:
     name = add_release(site, "20261101000000", static="css/style.00000001.css")
     source = site.releases / name / "app/static/css/style.00000001.css"
     source.parent.mkdir(parents=True)
     source.write_text("new")
-    release.publish_static(site, name)
     target = site.shared / "static/css/style.00000001.css"
-    assert target.read_text() == "new"
-    assert target.stat().st_mode & 0o777 == 0o644
-    target.write_text("old")
-    release.publish_static(site, name)
-    assert target.read_text() == "old"
+    for before in (None, "", "ne"):
+        if before is not None:
+            target.write_text(before)
+        release.publish_static(site, name)
+        assert target.read_text() == "new"
+        assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_is_no_release_is_left_alone(site: Site) -> None:
+    for name in ("notes", "lost+found", "old-copy"):
+        (site.releases / name).mkdir()
+    (site.releases / "20261101").write_text("")
+    live = add_release(site, "20261101000000", "LIVE")
+    release.point(site, live)
+    assert site.names() == [live]
+    assert release.next_name(site) > live
+    release.remove(site, release.prunable(site))
+    assert len(list(site.releases.iterdir())) == 5
+
+
+def test_it_goes_on_when_nobody_reads_what_it_says(site: Site) -> None:
+    script = """
+import sys
+from deploy import release
+steps = release.Steps()
+sys.stdin.readline()
+with steps("web"):
+    release.say("failed", error=True)
+open(sys.argv[1], "w").write("done")
+"""
+    done = site.root / "done"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(done)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    process.wait(20)
+    assert done.read_text() == "done"
+
+
+def test_what_programs_say_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said = release.run(sys.executable, "-c", r"import os; os.write(1, b'caf\xe9 \x1b]0;title\x07 end')").stdout
+    release.say(said)
+    shown = capsys.readouterr().out
+    assert "end" in shown
+    assert shown.rstrip("\n").isprintable()
 
 
 def test_every_command_leaves_a_line_in_the_log(site: Site) -> None:
@@ -356,6 +406,28 @@ def test_bad_answers_fail_at_once(site: Site, answering: Answering, answer: tupl
     with pytest.raises(Failure, match="/readyz: "):
         release.wait_until_ready(site, site.socket, "new", migrated=False)
     assert service.count == 3
+
+
+def test_an_answer_that_never_ends_is_given_up(site: Site) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(site.socket))
+    listener.listen()
+    ended = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        while not ended.wait(0.05):
+            try:
+                connection.sendall(b"H")
+            except OSError:
+                break
+        connection.close()
+
+    threading.Thread(target=drip, daemon=True).start()
+    with pytest.raises((OSError, http.client.HTTPException)):
+        release.ask(site, site.socket, "/readyz")
+    ended.set()
+    listener.close()
 
 
 def test_one_bad_answer_is_forgiven(site: Site, answering: Answering) -> None:
