@@ -55,7 +55,7 @@ def test_no_request_fails_while_releases_come_fail_and_go(
             assert done.returncode == code, done.stdout + done.stderr
             assert (service.live() != before) == (code == 0)
             assert service.serving() == service.live()
-            # What was never live is gone; but one that failed after the switch stays until the next command, to be seen.
+            # What was never live is gone; one that failed after the switch stays until the next command.
             assert code in (0, 5) or set(service.releases()) <= set(releases)
             assert len(done.stderr.splitlines()) == {0: 0, 3: 1, 4: 1, 5: 2}[code], done.stderr
 

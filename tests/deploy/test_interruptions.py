@@ -99,6 +99,7 @@ def test_of_two_deploys_at_once_one_is_refused(service: Service) -> None:
 
 
 def test_after_a_reboot_the_site_answers_by_itself(service: Service) -> None:
+    assert service.deploy("first").returncode == 0
     live = service.live()
 
     service.machine.reboot()
