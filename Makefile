@@ -13,7 +13,7 @@ demo: $(VENV)/ready ## Generate a project with the default answers, set it up an
 	$(VENV)/bin/python tests/demo.py $(ARGS)
 
 test: lint $(PROJECT_VENV)/ready ## Run the template's tests (ARGS: for pytest)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
 	$(VENV)/bin/ruff format --no-cache --check .
@@ -24,12 +24,13 @@ format: $(VENV)/ready ## Format the code and mend what can be mended
 	$(RUFF_CHECK) --fix .
 	$(VENV)/bin/ruff format --no-cache .
 
-bench: $(BENCH_VENV)/ready ## Measure what is promised: takes about 20 minutes
+bench: $(BENCH_VENV)/ready $(PROJECT_VENV)/ready ## Measure what is promised: takes about half an hour
 	$(VENV)/bin/python -m benchmarks.generation
 	$(VENV)/bin/python -m benchmarks.storage
 	$(BENCH_VENV)/bin/python -m benchmarks.backups
 	$(BENCH_VENV)/bin/python -m benchmarks.observability
 	$(BENCH_VENV)/bin/python -m benchmarks.queue
+	$(VENV)/bin/python -m benchmarks.deploy
 
 bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim kills slots requests idle)
 	$(BENCH_VENV)/bin/python -m benchmarks.queue $(ARGS)
@@ -42,6 +43,9 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
 	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
 	  --group bench -c '$(PROJECT)/requirements-dev.txt' pyproject.toml -o requirements-bench.txt
+
+bench-deploy: $(PROJECT_VENV)/ready ## Measure deploys under load, in a machine of their own, as root
+	$(VENV)/bin/python -m benchmarks.deploy
 
 $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,4 +69,4 @@ clean: ## Remove environments, caches and what the demo made; also from the proj
 	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo test lint format bench bench-queue lock clean
+.PHONY: help demo test lint format bench bench-queue bench-deploy lock clean

@@ -7,11 +7,9 @@ from pathlib import Path
 
 from baking import PROJECT_VENV, TEMPLATE, run_in
 from deploy.machine import made_once
+from releasing import GIT
 
 PYTHON = "3.11"
-AUTHOR = {"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.com"}
-COMMITTER = {"GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.com"}
-TIME = {"GIT_AUTHOR_DATE": "2026-01-02T03:04:05Z", "GIT_COMMITTER_DATE": "2026-01-02T03:04:05Z"}
 # Paths, and which text is put in the place of which; nothing, for a new file.
 Changes = Mapping[str, tuple[str, str]]
 # A release that is ready wherever it is tried, and is not as soon as it is live.
@@ -107,6 +105,6 @@ def wheels(project: Path) -> Path:
 
 
 def succeed(folder: Path, *command: str | Path) -> None:
-    """Run a command that has to succeed, as the same author at the same time."""
-    result = run_in(folder, *command, environ={**AUTHOR, **COMMITTER, **TIME})
+    """Run a command that has to succeed."""
+    result = run_in(folder, *command, environ=GIT)
     assert result.returncode == 0, f"{command}: {result.stdout[-3000:]}"
