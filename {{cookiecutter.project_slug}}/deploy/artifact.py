@@ -51,6 +51,7 @@ def main(project: Path = PROJECT) -> Path:
     commit, seconds = git(project, "-c", "log.showSignature=false", "log", "-1", "--format=%H %ct").decode().split()
     members = read_commit(project, commit)
     require_no_secrets(members)
+    require_valid_code(members)
     name, version = identity(members)
     members |= hashed_static_files(members)
     manifest = {
@@ -120,6 +121,21 @@ def require_no_secrets(members: Mapping[str, Member]) -> None:
     for path, member in members.items():
         if KEY.search(member.content):
             raise Refused(f"{path}: found a private key; take it out of git, and make a new one")
+
+
+def require_valid_code(members: Mapping[str, Member]) -> None:
+    """Refuse Python files that do not compile.
+
+    Raises:
+        Refused: one does not; with its line.
+    """
+    for path, member in members.items():
+        if path.endswith(".py"):
+            try:
+                compile(member.content, path, "exec", dont_inherit=True)
+            except (SyntaxError, ValueError) as error:
+                line = error.lineno if isinstance(error, SyntaxError) else 1
+                raise Refused(f"{path}:{line}: does not compile: {error}") from None
 
 
 def identity(members: Mapping[str, Member]) -> tuple[str, str]:

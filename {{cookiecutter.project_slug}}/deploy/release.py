@@ -272,7 +272,9 @@ def require(code: int, what: str, *command: str | Path, **options: Any) -> str:
     done = run(*command, **options)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise Failure(code, f"{what}: {lines[-1].strip()}")
+        # nginx tells first what is wrong, others last.
+        told = next((line for line in lines if "[emerg]" in line), lines[-1])
+        raise Failure(code, f"{what}: {told.strip()}")
     return done.stdout
 
 
@@ -617,7 +619,7 @@ def command(site: Site, release: str, code: int, *words: str) -> str:
     """
     folder = site.releases / release
     python = folder / ".venv/bin/python"
-    return require(code, " ".join(words), python, "main.py", *words, cwd=folder, env=environment(site))
+    return require(code, " ".join(words), python, "main.py", *words, cwd=folder, env=environment(site), umask=0o027)
 
 
 def make_appdir(site: Site, release: str) -> None:
@@ -671,22 +673,48 @@ def static_files(site: Site, release: str) -> list[str]:
 
 
 def preflight(site: Site, release: str, steps: Steps) -> None:
-    """Start a release on a socket of its own, and migrate the database if it asks for that.
+    """Start a release on a socket of its own, migrate the database if it asks for that, and look at its front page.
 
     Raises:
         Failure: it does not start, or is not ready; or the migration fails.
     """
-    unit = site.preflight(release)
     with steps("preflight"):
-        start(unit)
+        start(site.preflight(release))
         migrated = wait_until_ready(site, site.preflight_socket, release, migrated=False)
+        require_migrations(site, release)
     if not migrated:
         with steps("backup of the database"):
             command(site, release, MIGRATION, "backup", "database")
         with steps("migrations"):
             command(site, release, MIGRATION, "db", "upgrade")
             wait_until_ready(site, site.preflight_socket, release)
+    with steps("front page"):
+        if (status := ask(site, site.preflight_socket, "/")[0]) >= 500:
+            raise Failure(PREFLIGHT, f"/: status {status}; `journalctl -u {site.preflight(release)}` has the error")
     stop_instances(site)
+
+
+def require_migrations(site: Site, release: str) -> None:
+    """Refuse new migrations that would never run, because another branch's were run before them.
+
+    A release without migrations of its own, a hotfix after a rollback, may know less than the database.
+
+    Raises:
+        Failure: naming one of them.
+    """
+    try:
+        command(site, release, MIGRATION, "db", "current")
+    except Failure as error:
+        seen = {migration for name in site.names() if name != release for migration in migrations(site, name)}
+        if unseen := sorted(migrations(site, release) - seen):
+            raise Failure(
+                MIGRATION, f"{unseen[0]}: cannot run: {error}; merge the migrations of what was live"
+            ) from None
+
+
+def migrations(site: Site, release: str) -> set[str]:
+    """The names of a release's migrations."""
+    return {path.name for path in (site.releases / release / "database/versions").glob("*.py")}
 
 
 def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps: Steps) -> None:
@@ -911,6 +939,8 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
     if dry_run:
         for path in files:
             say(f"would write {path}")
+        if STOCK_PAGE.is_symlink():
+            say(f"would remove the link {STOCK_PAGE}")
         return
     require_root()
     site.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -927,7 +957,10 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
             # Debian's own page answers to every name; ours answers to none but the service's.
             if STOCK_PAGE.is_symlink():
                 STOCK_PAGE.unlink()
+                say(f"removed the link {STOCK_PAGE}")
             require(BAD_INPUT, "nginx -t", "nginx", "-t", "-q")
+            if "conflicting server name" in (told := run("nginx", "-t", "-q").stderr):
+                raise Failure(BAD_INPUT, f"--host: {told.strip().splitlines()[0]}; another site has that name")
         with steps("folders"):
             require(BAD_INPUT, "systemd-tmpfiles", "systemd-tmpfiles", "--create", f"{site.slug}.conf")
             if given:
@@ -1433,7 +1466,7 @@ CHECKS: dict[str, tuple[Callable[[Site], str], str]] = {
     "written files": (check_written_files, "`release.py init`"),
     "folders": (check_folders, "`systemd-tmpfiles --create {site.slug}.conf`"),
     "app folder": (check_app_folder, ""),
-    "code": (check_code, "`release.py deploy ARTIFACT` again, and ask who changed it"),
+    "code": (check_code, "`chmod -R go-w {site.releases}`, then `release.py deploy ARTIFACT`; and ask who changed it"),
     "release": (check_release, "`release.py releases`, then `rollback RELEASE` or `deploy ARTIFACT`"),
     "packages": (check_packages, "`ln -sfn app/.venv {site.root}/venv`, then `release.py deploy ARTIFACT`"),
     "units": (
@@ -1493,7 +1526,7 @@ def main() -> int:
             case "doctor":
                 return doctor(site, as_json=options.json)
     except Failure as error:
-        say(error, error=True)
+        say(str(error).replace("python main.py", site.slug), error=True)
         return error.code
     except KeyboardInterrupt:
         say(f"interrupted; live: {site.current()}", error=True)

@@ -27,7 +27,7 @@ from sqlalchemy import Engine, text
 from app.metrics import overdue, share
 from app.ops.jobs import remove_expired
 from app.services import transaction
-from config import ConfigError, Settings
+from config import ConfigError, Settings, project_version
 from database.schedule import CatchUp, KnownSchedule, Schedule
 
 MakeApp = Callable[..., Flask]
@@ -204,7 +204,7 @@ def test_without_a_database_what_was_counted_still_comes(
 
 
 def test_they_say_which_version_answers(numbers: Scrape, settings: Settings) -> None:
-    assert numbers()["app_info", "testing", settings.app.slug, "0.1.0"] == 1
+    assert numbers()["app_info", "testing", settings.app.slug, project_version()] == 1
     assert numbers()["scrape_errors",] == 0
 
 

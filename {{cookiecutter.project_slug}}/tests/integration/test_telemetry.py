@@ -30,7 +30,7 @@ from app.accounts import User
 from app.extensions import csrf
 from app.ops.jobs import remove_expired
 from app.services import transaction
-from config import ConfigError, Settings
+from config import ConfigError, Settings, project_version
 from tests.conftest import run_jobs
 
 MakeApp = Callable[..., Flask]
@@ -152,7 +152,7 @@ def test_sentry_hears_of_errors_and_of_nothing_personal(
     sentry_sdk.flush(5)
     first, second = receiver.events()
     for event in (first, second):
-        assert event["release"] == f"{settings.app.slug}@0.1.0"
+        assert event["release"] == f"{settings.app.slug}@{project_version()}"
         assert event["environment"] == "testing"
         [error] = event["exception"]["values"]
         assert error["type"] == "ConnectionError"

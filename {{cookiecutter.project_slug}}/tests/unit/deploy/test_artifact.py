@@ -221,6 +221,12 @@ def test_a_private_key_is_refused_unless_it_is_one_of_the_tests(project: Project
     assert project.refusal() == "config/key.pem: found a private key; take it out of git, and make a new one"
 
 
+def test_code_that_does_not_compile_is_refused_with_its_line(project: Project) -> None:
+    project.write("app/broken.py", "x = 1\ny = (\n")
+    project.commit()
+    assert project.refusal().startswith("app/broken.py:2: does not compile: ")
+
+
 def test_links_are_refused(project: Project) -> None:
     (project.folder / "link").symlink_to("/etc/passwd")
     project.commit()
