@@ -520,8 +520,6 @@ def switch(site: Site, release: str, steps: Steps) -> None:
     with steps(f"switch to {release}"):
         point(site, release)
     with steps("web"):
-        # Workers end their jobs meanwhile.
-        run("systemctl", "restart", "--no-block", *site.background)
         start(site.listener)
         start(site.web, verb="restart")
         if (found := running(site, site.web)) != release:
@@ -529,7 +527,7 @@ def switch(site: Site, release: str, steps: Steps) -> None:
         wait_until_ready(site, site.socket, release)
     with steps("queue and scheduler"):
         run("systemctl", "stop", "--no-block", site.bridge("*"))
-        start(*site.background)
+        start(*site.background, verb="restart")
 
 
 def activate(site: Site, release: str, steps: Steps) -> None:
