@@ -29,9 +29,7 @@ FAULTS = {
         Fault("chmod 700 shared/static", ("static files",)),
         Fault("chmod 700 run", ("folders", "socket", "site")),
     ),
-    "code that others can change": (
-        Fault("chmod 666 app/web.py", ("code",)),
-    ),
+    "code that others can change": (Fault("chmod 666 app/web.py", ("code",)),),
     "a link that was switched by hand": (
         Fault("ln -sfn releases/$(ls releases | head -n 1) app", ("processes", "answer", "site")),
     ),
