@@ -687,7 +687,11 @@ def preflight(site: Site, release: str, steps: Steps) -> None:
             command(site, release, MIGRATION, "db", "upgrade")
             wait_until_ready(site, site.preflight_socket, release)
     with steps("front page"):
-        if (status := ask(site, site.preflight_socket, "/")[0]) >= 500:
+        try:
+            status = ask(site, site.preflight_socket, "/")[0]
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(PREFLIGHT, f"/: no answer: {error}") from None
+        if status >= 500:
             raise Failure(PREFLIGHT, f"/: status {status}; `journalctl -u {site.preflight(release)}` has the error")
     stop_instances(site)
 
