@@ -13,7 +13,7 @@ from deploy.releases import VARIANTS, bake, pack, wheels
 
 # Seconds.
 DEPLOY_PATIENCE = 300
-ARTIFACTS = "/root/artifacts"
+ARTIFACTS = "/opt/artifacts"
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Service:
     @property
     def script(self) -> str:
         """The tool, as it came with the first artifact."""
-        return f"/root/{self.slug}/deploy/release.py"
+        return f"/opt/{self.slug}/deploy/release.py"
 
     def artifact(self, variant: str) -> str:
         """Where a variant's artifact lies on the machine."""
@@ -60,8 +60,8 @@ class Service:
         folder = f"{ARTIFACTS}/{self.slug}"
         self.machine.put(artifacts, folder)
         self.machine.put(wheels, f"{folder}/wheels")
-        self.machine.run("mkdir", "-p", f"/root/{self.slug}", check=True)
-        self.machine.run("tar", "-xzf", self.artifact("first"), "-C", f"/root/{self.slug}", check=True)
+        self.machine.run("mkdir", "-p", f"/opt/{self.slug}", check=True)
+        self.machine.run("tar", "-xzf", self.artifact("first"), "-C", f"/opt/{self.slug}", check=True)
 
     def tool(self, *words: str) -> CompletedProcess[str]:
         """Run `release.py`, and wait until it has ended."""

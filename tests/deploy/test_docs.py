@@ -19,8 +19,8 @@ def test_the_commands_for_the_host_work_as_printed(tmp_path: Path) -> None:
     artifact = pack(project, "first", tmp_path)
     with running_machine() as machine:
         machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
-        machine.put(artifact, "/root/dist/my_service-0.1.0.tar.gz")
-        machine.put(wheels(project), "/root/dist/wheels")
+        machine.put(artifact, "/opt/dist/my_service-0.1.0.tar.gz")
+        machine.put(wheels(project), "/opt/dist/wheels")
 
         for block in blocks:
             machine.run("sh", "-euc", block, timeout=DEPLOY_PATIENCE, check=True)

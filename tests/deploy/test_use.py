@@ -54,8 +54,8 @@ def test_people_register_post_and_get_what_jobs_have_made_for_them(used: Service
     assert visitor.send("/posts/new", title="A first post", body="Hello").status == 302
     assert "A first post" in used.get("/").text
 
-    used.machine.run("sh", "-euc", f"python3 -c '{PICTURE}' > /root/picture.png", check=True)
-    assert visitor.send("/picture", picture="@/root/picture.png").status == 302
+    used.machine.run("sh", "-euc", f"python3 -c '{PICTURE}' > /opt/picture.png", check=True)
+    assert visitor.send("/picture", picture="@/opt/picture.png").status == 302
     exported = visitor.send("/posts/export", page=profile)
     assert exported.status == 302
     picture = used.get(wait_for_link(visitor, profile, r'src="(/files/media/[^"]+)"'))
