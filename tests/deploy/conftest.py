@@ -10,6 +10,8 @@ from deploy.machine import Machine, running_machine, what_is_missing
 from deploy.service import Service, installed
 
 
+# Before pytest-xdist, which looks at the marks then.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these where a machine can run; where they must, fail if it cannot."""
     here = [item for item in items if Path(__file__).parent in item.path.parents]
