@@ -13,7 +13,7 @@ demo: $(VENV)/ready ## Generate a project with the default answers, set it up an
 	$(VENV)/bin/python tests/demo.py $(ARGS)
 
 test: lint $(PROJECT_VENV)/ready ## Run the template's tests (ARGS: for pytest)
-	$(VENV)/bin/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
 	$(VENV)/bin/ruff format --no-cache --check .

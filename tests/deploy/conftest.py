@@ -10,24 +10,19 @@ from deploy.machine import Machine, running_machine, what_is_missing
 from deploy.service import Service, installed
 
 
-# Before pytest-xdist, which looks at the marks then.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these where a machine can run; where they must, fail if it cannot."""
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
     if reason := what_is_missing():
         if "REQUIRE_MACHINE" in os.environ:
             raise pytest.UsageError(reason)
-        for item in here:
-            item.add_marker(pytest.mark.skip(reason))
-    for item in here:
-        # One machine for all of them, if the tests are spread by groups.
-        item.add_marker(pytest.mark.xdist_group("machine"))
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason))
 
 
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Machine]:
-    """A host."""
+    """A host; each process of tests has its own."""
     with running_machine() as machine:
         yield machine
 
