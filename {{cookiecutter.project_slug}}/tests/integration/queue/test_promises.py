@@ -328,17 +328,18 @@ def test_the_jobs_of_a_worker_that_is_killed_run_again_when_its_lease_has_ended(
 
 @pytest.mark.slow
 def test_a_delayed_job_outlives_all_workers(hasty: Place) -> None:
-    hasty.send("work", 1, delay=500)
+    hasty.send("work", 1, delay=1500)
     sent_at = time.monotonic()
     with Workers(hasty) as workers:
         hasty.send("work", 0)
         first = workers.start()
-        eventually(lambda: hasty.numbers("end") == [0])
+        # On a busy machine, both may have ended when it is looked.
+        eventually(lambda: 0 in hasty.numbers("end"))
         workers.kill(first)
         workers.start()
         eventually(lambda: 1 in hasty.numbers("end"))
     (start,) = (note for note in hasty.notes() if (note.what, note.number) == ("start", 1))
-    assert start.at - sent_at >= 0.4
+    assert start.at - sent_at >= 1.4
 
 
 @pytest.mark.slow
