@@ -308,7 +308,11 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 
 def serve(kind: type[AnyServer]) -> Iterator[AnyServer]:
     """Start a server of this kind; in the end, kill it and remove its folder."""
-    server = kind()
+    yield from running(kind())
+
+
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """Start a server; in the end, kill it and remove its folder."""
     try:
         server.prepare()
         server.start()

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from backup.create import create
 from config import ROOT, AppDir, load
 from database import connect
 from database.migrations import upgrade
-from tests.servers import Postgres
 
 
 @pytest.fixture
@@ -168,14 +166,6 @@ def test_root_copies_as_the_services_user(migrated_database: Path, open_project:
         )
         assert result.returncode == 0, result.stderr
         assert Path(result.stdout.strip()).owner() == service.pw_name
-
-
-@pytest.fixture
-def empty_database(postgres_server: Postgres, postgres_url: str) -> Iterator[str]:
-    name = "put_back_" + postgres_url.rpartition("_")[2]
-    postgres_server.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.url + name
-    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from config import ROOT, AppDir, load
 from database import connect
 from database.migrations import upgrade
 from tests.integration.backup.rehearsal import environment, problems, used
-from tests.servers import Postgres
 
 pytestmark = pytest.mark.slow
 
@@ -62,23 +61,15 @@ def test_a_restored_service_on_sqlite_lacks_nothing(folder: AppDir, tmp_path: Pa
     rehearse(folder, environment(folder.path), tmp_path, {})
 
 
-@pytest.fixture
-def second_database(postgres_server: Postgres, postgres_url: str) -> Iterator[str]:
-    name = "restored_" + postgres_url.rpartition("_")[2]
-    postgres_server.execute(f"CREATE DATABASE {name}")
-    yield postgres_server.url + name
-    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 needs_client = pytest.mark.skipif(not shutil.which("pg_dump"), reason="needs pg_dump: apt install postgresql-client")
 
 
 @needs_client
 def test_a_restored_service_on_postgres_lacks_nothing(
-    folder: AppDir, tmp_path: Path, postgres_url: str, second_database: str
+    folder: AppDir, tmp_path: Path, postgres_url: str, empty_database: str
 ) -> None:
     environ = environment(folder.path, DATABASE_URL=postgres_url)
-    rehearse(folder, environ, tmp_path, {"DATABASE_URL": second_database})
+    rehearse(folder, environ, tmp_path, {"DATABASE_URL": empty_database})
 
 
 def command(environ: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -88,7 +79,7 @@ def command(environ: dict[str, str], *arguments: object) -> subprocess.Completed
 
 @needs_client
 def test_a_database_in_use_is_not_restored_into_and_none_is_damaged(
-    folder: AppDir, tmp_path: Path, postgres_url: str, second_database: str
+    folder: AppDir, tmp_path: Path, postgres_url: str, empty_database: str
 ) -> None:
     environ = environment(folder.path, DATABASE_URL=postgres_url)
     engine = connect(postgres_url)
@@ -104,7 +95,7 @@ def test_a_database_in_use_is_not_restored_into_and_none_is_damaged(
     for secret in ("/@%", "%2F%40%25"):
         assert secret not in refused.stderr
 
-    elsewhere = {**environ, "DATABASE_URL": second_database}
+    elsewhere = {**environ, "DATABASE_URL": empty_database}
     assert (
         command({**environ, "DATABASE_URL": "sqlite:////nowhere"}, "restore", backup, "--to", tmp_path / "a").returncode
         == 2

@@ -23,7 +23,7 @@ from config import ROOT, AppDir, Settings, load
 from deploy.release import Site, render
 from storage.disks import Disks
 from tests.conftest import SECRET
-from tests.servers import HOST, Server, find, free_port
+from tests.servers import HOST, Server, find, free_port, running
 
 for program, package in {"nginx": "nginx", "openssl": "openssl"}.items():
     if not find(program):
@@ -167,16 +167,6 @@ class Answer:
 
     def __init__(self, status: int, headers: Any, data: bytes) -> None:
         self.status, self.headers, self.data = status, headers, data
-
-
-def running(server: Server) -> Iterator[Any]:
-    try:
-        server.prepare()
-        server.start()
-        yield server
-    finally:
-        server.kill()
-        shutil.rmtree(server.folder)
 
 
 @pytest.fixture(scope="module")
