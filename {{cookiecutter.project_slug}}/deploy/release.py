@@ -950,9 +950,9 @@ def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
     with locked(site, "init"), logged(site, "init", steps):
         if site.current():
             recover(site, steps)
-        if files:
-            restart.touch()
-        with undone_on_error([*files, STOCK_PAGE]):
+        with undone_on_error([*files, STOCK_PAGE, restart]):
+            if files:
+                restart.touch()
             for path, text in files.items():
                 write(path, text)
                 say(f"wrote {path}")
