@@ -231,7 +231,10 @@ def packaged_tree() -> Path:
 
 def debootstrap(tree: Path) -> None:
     """Install a host into a folder that does not exist."""
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
+    # It mounts what the host itself has into the folder. In a namespace of its own that ends with it, even if killed:
+    # else whoever clears the folder would delete there.
+    command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    command += [SUITE, str(tree)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_PATIENCE, check=False)
     assert result.returncode == 0, f"debootstrap: {result.stdout[-2000:]}{result.stderr[-2000:]}"
     # What was downloaded only makes copies slower; and each copy is a host of its own.
