@@ -236,7 +236,11 @@ def debootstrap(tree: Path) -> None:
     command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
     command += [SUITE, str(tree)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_PATIENCE, check=False)
-    assert result.returncode == 0, f"debootstrap: {result.stdout[-2000:]}{result.stderr[-2000:]}"
+    if result.returncode:
+        # Of the second of its stages, only its log tells anything.
+        logs = [tree / "debootstrap/debootstrap.log", tree / "var/log/bootstrap.log"]
+        told = "".join(log.read_text(errors="replace")[-2000:] for log in logs if log.exists())
+        raise AssertionError(f"debootstrap: {result.stdout[-1000:]}{result.stderr[-1000:]}{told}")
     # What was downloaded only makes copies slower; and each copy is a host of its own.
     shutil.rmtree(tree / "var/cache/apt")
     (tree / "etc/machine-id").write_text("")
@@ -251,7 +255,8 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
-            shutil.rmtree(content, ignore_errors=True)
+            if content.exists():
+                shutil.rmtree(content)
             make(content)
             complete.touch()
     return content

@@ -1,7 +1,9 @@
 """Traces to an OpenTelemetry collector: requests, the jobs that they send, and the SQL of both without its values."""
 
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -150,7 +152,8 @@ def start(app: Flask, settings: Settings) -> None:
     }
     provider = TracerProvider(sampler=ParentBased(Beginnings()), resource=Resource.create(resource))
     exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
-    provider.add_span_processor(WithoutSecrets(exporter))
+    with signals_blocked():
+        provider.add_span_processor(WithoutSecrets(exporter))
     with app.app_context():
         engine, broker = svcs.flask.get(Engine), svcs.flask.get_abstract(dramatiq.Broker)
     # Its list of versions ends before ours.
@@ -169,6 +172,20 @@ def start(app: Flask, settings: Settings) -> None:
         provider.shutdown()
 
     svcs.flask.register_value(app, TracerProvider, provider, on_registry_close=stop)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Let threads that start meanwhile get no signals.
+
+    The kernel gives a signal to any thread that does not block it. While workers start, Dramatiq's main thread blocks
+    those that end it; a thread that took one of them instead would end the process, and nobody would tell the workers.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _name_in_log(span: Span) -> None:

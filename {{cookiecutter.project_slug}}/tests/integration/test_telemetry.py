@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -219,6 +221,21 @@ def test_an_app_that_ends_leaves_no_traces_to_others(make_app: MakeApp, receiver
     with again.app_context():
         svcs.flask.get(TracerProvider).force_flush()
     assert "GET /login" in receiver.spans()
+
+
+def test_the_thread_that_sends_traces_takes_no_signal_from_the_main_one(make_app: MakeApp, receiver: Receiver) -> None:
+    before = set(threading.enumerate())
+    make_app(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{receiver.address}")
+    [thread] = set(threading.enumerate()) - before
+    assert signal.SIGTERM in blocked(thread)
+    assert signal.SIGTERM not in blocked(threading.main_thread())
+
+
+def blocked(thread: threading.Thread) -> set[int]:
+    """The signals that a thread does not take, by proc(5)."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    [mask] = re.findall(r"^SigBlk:\s+(\w+)$", status, re.MULTILINE)
+    return {number for number in signal.valid_signals() if int(mask, 16) >> (number - 1) & 1}
 
 
 @pytest.mark.parametrize(
