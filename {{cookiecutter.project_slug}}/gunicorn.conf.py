@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from gunicorn.arbiter import Arbiter
+from sqlalchemy.orm import configure_mappers
+
 from config import exit_on_problems, load, require_safe
 
 with exit_on_problems():
@@ -13,6 +16,11 @@ bind = f"{host}:{settings.web.port}"
 workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
+if settings.web.trusted_proxies:
+    # The proxy keeps the browsers' connections; here, each is one request. What a process could not answer soon waits
+    # for whichever is free first: for one that is there already, while another has just started or is about to end.
+    keepalive = 0
+    worker_connections = 2 * threads
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout
 reload = settings.web.reload
@@ -25,3 +33,12 @@ logconfig_dict = settings.logging
 control_socket_disable = True
 # Whether a proxy is believed is decided in one place, the app, by web.trusted_proxies.
 forwarded_allow_ips = ""
+
+
+def on_starting(server: Arbiter) -> None:
+    """Do once, before workers are forked, what the first visitors of each would wait for."""
+    if preload_app:
+        templates = server.app.wsgi().jinja_env
+        for name in templates.list_templates():
+            templates.get_template(name)
+        configure_mappers()

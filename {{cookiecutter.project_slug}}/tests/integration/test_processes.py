@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
@@ -240,6 +241,28 @@ def test_gunicorn_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch,
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     assert gunicorn["bind"] == f"127.0.0.1:{port}"
     assert (gunicorn["workers"], gunicorn["reload"], gunicorn["preload_app"]) == (3, True, False)
+
+
+@pytest.mark.parametrize(("proxies", "kept"), [("0", (None, None)), ("1", (0, 6))])
+def test_behind_a_proxy_gunicorn_takes_only_the_connections_that_it_can_answer(
+    here: pytest.MonkeyPatch, proxies: str, kept: tuple[int | None, int | None]
+) -> None:
+    here.setenv("APP_WEB__TRUSTED_PROXIES", proxies)
+    here.setenv("APP_WEB__THREADS", "3")
+    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    assert (gunicorn.get("keepalive"), gunicorn.get("worker_connections")) == kept
+
+
+@pytest.mark.parametrize(("reload", "compiled"), [("false", True), ("true", False)])
+def test_no_visitor_waits_until_templates_are_compiled(
+    here: pytest.MonkeyPatch, make_app: Callable[[], Flask], reload: str, compiled: bool
+) -> None:
+    here.setenv("APP_WEB__RELOAD", reload)
+    templates = (app := make_app()).jinja_env
+    templates.cache = {}
+    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    gunicorn["on_starting"](SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app)))
+    assert {name for _, name in templates.cache} == (set(templates.list_templates()) if compiled else set())
 
 
 def test_queues_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch) -> None:
