@@ -110,7 +110,6 @@ def main() -> int:
             case "rollback":
                 rollback(site, options.release, dry_run=options.dry_run)
             case "prune":
-                require_installed(site)
                 prune(site, options.keep, dry_run=options.dry_run)
             case "releases":
                 show(describe(site), as_json=options.json)
@@ -534,7 +533,12 @@ def rollback(site: Site, release: str | None, *, dry_run: bool = False) -> None:
 
 
 def prune(site: Site, keep: int | None, *, dry_run: bool = False) -> None:
-    """Remove what is not needed any more, and print it."""
+    """Remove what is not needed any more, and print it.
+
+    Raises:
+        Failure: there is no installation, or another command is at work.
+    """
+    require_installed(site)
     if dry_run:
         names = prunable(site, keep)
     else:
