@@ -225,14 +225,14 @@ def problems_of(site: Site) -> Iterator[str]:
         yield "python3: cannot make environments; run `apt install python3-venv`"
 
 
-def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
+def render(site: Site) -> dict[Path, str]:
     """The text of every file that belongs outside of the service's own folder, by its path."""
     etc, units = Path("/etc"), Path("/etc/systemd/system")
     values = {name: str(getattr(site, name)) for name in site.__dataclass_fields__}
     values["written"] = " ".join(f"-{site.shared / name}" for name in WRITTEN)
-    values["hardening"] = (templates / "systemd/hardening.conf").read_text().strip()
-    values["locations"] = (templates / "nginx/locations.conf").read_text().strip()
-    values["maps"] = (templates / "nginx/maps.conf").read_text().strip()
+    values["hardening"] = (TEMPLATES / "systemd/hardening.conf").read_text().strip()
+    values["locations"] = (TEMPLATES / "nginx/locations.conf").read_text().strip()
+    values["maps"] = (TEMPLATES / "nginx/maps.conf").read_text().strip()
     files = {
         units / site.listener: "systemd/web.socket",
         units / site.web: "systemd/web.service",
@@ -246,7 +246,7 @@ def render(site: Site, templates: Path = TEMPLATES) -> dict[Path, str]:
         etc / "nginx/conf.d/default-closed.conf": "nginx/default.conf",
         Path("/usr/local/bin") / site.slug: "command",
     }
-    return {path: fill_in((templates / name).read_text(), values) for path, name in files.items()}
+    return {path: fill_in((TEMPLATES / name).read_text(), values) for path, name in files.items()}
 
 
 def fill_in(text: str, values: dict[str, str]) -> str:
