@@ -20,7 +20,7 @@ import svcs
 from app import create_app
 from app.request_hooks import FORM_AROUND_FILE
 from config import ROOT, AppDir, Settings, load
-from deploy.release import Site, render
+from deploy.installation import Site, render
 from storage.disks import Disks
 from tests.conftest import SECRET
 from tests.servers import HOST, Server, find, free_port, running

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.release import Site, render
+from deploy.installation import Site, render
 
 if not shutil.which("systemd-analyze"):
     pytest.skip("needs systemd-analyze: apt install systemd", allow_module_level=True)

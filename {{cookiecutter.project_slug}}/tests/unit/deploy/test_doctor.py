@@ -25,8 +25,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from config import ROOT, AppDir
-from deploy import release
-from deploy.release import CHECKS, Finding, Site, Skipped
+from deploy import doctor
+from deploy.doctor import CHECKS, Finding, Skipped
+from deploy.installation import Failure, Site
 
 NAME = "20261120120000"
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -37,8 +38,8 @@ PAGE = (ROOT / "docs/production.md").read_text(encoding="utf-8")
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """An installation whose live release is this project, all of it in the hands of whoever runs the tests."""
-    monkeypatch.setattr(release, "ADMIN", os.geteuid())
-    monkeypatch.setattr(release, "WEB_SERVER", USER)
+    monkeypatch.setattr(doctor, "ADMIN", os.geteuid())
+    monkeypatch.setattr(doctor, "WEB_SERVER", USER)
     # Addresses of sockets are short, so pytest's own folders are too deep.
     with tempfile.TemporaryDirectory(prefix="doctor-", dir="/tmp") as place:
         site = Site("my_service", host=HOST, user=USER, group=GROUP, root=Path(place, "my_service"))
@@ -73,18 +74,6 @@ def test_the_page_explains_each_check_and_no_other() -> None:
     assert re.findall(r"(?m)^\| ([^|]+?) +\|", table)[1:] == list(CHECKS)
 
 
-def test_the_page_explains_each_exit_code_and_no_other() -> None:
-    table = PAGE[PAGE.index("| code | means") :].split("\n\n")[0]
-    names = ("FINDINGS", "BAD_INPUT", "PREFLIGHT", "MIGRATION", "ROLLED_BACK", "DOWN", "LOCKED", "INTERRUPTED")
-    assert [int(code) for code in re.findall(r"(?m)^\| (\d+) ", table)] == [0, *(getattr(release, n) for n in names)]
-
-
-def test_commands_that_the_page_names_are_there() -> None:
-    known = release.arguments().format_help()
-    for command in re.findall(r"release\.py ([a-z]+)", PAGE):
-        assert re.search(rf"(?m)^ +{command} ", known), command
-
-
 def test_without_an_installation_it_is_one_line_and_exit_2() -> None:
     command = [sys.executable, str(ROOT / "deploy/release.py"), "doctor"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -109,9 +98,9 @@ def test_each_line_has_what_mends_it_and_the_others_run_on(site: Site, monkeypat
         "c": (check(KeyError("c")), "`python main.py x`"),
         "d": (lambda _: "good", ""),
     }
-    monkeypatch.setattr(release, "CHECKS", checks)
+    monkeypatch.setattr(doctor, "CHECKS", checks)
     site.link.unlink()
-    assert [tuple(row.values()) for row in release.examine(site)] == [
+    assert [tuple(row.values()) for row in doctor.examine(site)] == [
         ("a", False, "wrong \N{REPLACEMENT CHARACTER}[2J; `mend my_service`"),
         ("b", None, "nothing"),
         ("c", False, "KeyError: 'c'; `my_service x`"),
@@ -121,12 +110,12 @@ def test_each_line_has_what_mends_it_and_the_others_run_on(site: Site, monkeypat
 
 @pytest.mark.slow
 def test_the_services_own_lines_come_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(release, "CHECKS", {})
-    rows = {row["name"]: row for row in release.examine(site)}
+    monkeypatch.setattr(doctor, "CHECKS", {})
+    rows = {row["name"]: row for row in doctor.examine(site)}
     assert rows["service: app folder"]["ok"] is True
     assert "my_service db upgrade" in rows["service: database"]["detail"]
     (site.link / ".venv/bin/python").unlink()
-    assert [(row["name"], row["ok"]) for row in release.examine(site)] == [("service: doctor", False)]
+    assert [(row["name"], row["ok"]) for row in doctor.examine(site)] == [("service: doctor", False)]
 
 
 def test_an_open_secret_names_the_command_that_closes_it(site: Site) -> None:
@@ -173,7 +162,7 @@ def test_packages_of_another_release_are_found(site: Site) -> None:
 
 def test_folders_are_compared_with_tmpfiles(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     text = f"# folders\nd {site.run} 0755 {USER} {GROUP}\nL {site.root}/venv - - - - app/.venv\n"
-    monkeypatch.setattr(release, "render", lambda _: {Path("/etc/tmpfiles.d/my_service.conf"): text})
+    monkeypatch.setattr(doctor, "render", lambda _: {Path("/etc/tmpfiles.d/my_service.conf"): text})
     site.run.chmod(0o755)
     assert passes("folders", site)
     site.run.chmod(0o700)
@@ -182,7 +171,7 @@ def test_folders_are_compared_with_tmpfiles(site: Site, monkeypatch: pytest.Monk
 
 def test_files_that_somebody_changed_are_named(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     files = {tmp_path / "a": "a", tmp_path / "b": "b"}
-    monkeypatch.setattr(release, "render", lambda _: files)
+    monkeypatch.setattr(doctor, "render", lambda _: files)
     (tmp_path / "a").write_text("a")
     assert found("written files", site) == f"not as they were written: {tmp_path / 'b'}"
     (tmp_path / "b").write_text("b")
@@ -221,13 +210,13 @@ def test_the_last_deploy_is_told_and_no_link_is_followed(site: Site, tmp_path: P
     assert found("last command", site) == "rollback of 3: why"
     log.rename(tmp_path / "log")
     log.symlink_to(tmp_path / "log")
-    with pytest.raises(release.Failure, match="cannot be read"):
+    with pytest.raises(Failure, match="cannot be read"):
         CHECKS["last command"][0](site)
 
 
 def test_an_answer_has_to_be_good_and_of_the_live_release(site: Site) -> None:
     def ready(status: int, **answer: object) -> str:
-        return release.require_ready(site, status, json.dumps(answer).encode())
+        return doctor.require_ready(site, status, json.dumps(answer).encode())
 
     assert ready(200, release=NAME, checks={"database": "ok"}) == f"{NAME} is ready"
     with pytest.raises(Finding, match="release 1, expected"):
@@ -235,7 +224,7 @@ def test_an_answer_has_to_be_good_and_of_the_live_release(site: Site) -> None:
     with pytest.raises(Finding, match="status 503, storage: failed"):
         ready(503, release=NAME, checks={"storage": "failed", "queue": "ok"})
     with pytest.raises(Finding, match="status 502"):
-        release.require_ready(site, 502, b"<html>")
+        doctor.require_ready(site, 502, b"<html>")
 
 
 class WebServer(BaseHTTPRequestHandler):
@@ -292,7 +281,7 @@ def test_a_page_under_another_name_is_found(site: Site, serve: Callable[..., Any
 def test_each_leak_is_found(site: Site, serve: Callable[..., Any]) -> None:
     with serve({}):
         assert passes("leaks", site)
-    for path in release.LEAKS:
+    for path in doctor.LEAKS:
         with serve({(HOST, path): (200, "")}):
             assert found("leaks", site) == f"{path}: got status 200"
 

@@ -2,14 +2,12 @@
 
 import gzip
 import hashlib
-import http.client
 import http.server
 import io
 import json
-import multiprocessing
 import os
-import signal
-import socket
+import re
+import shutil
 import socketserver
 import subprocess
 import sys
@@ -23,7 +21,7 @@ import pytest
 
 from config import ROOT
 from deploy import release
-from deploy.release import Failure, Site
+from deploy.installation import Failure, Site
 
 FILES = {"web.py": b"app = 1\n", "deploy/release.py": b"#!/usr/bin/env python3\n"}
 
@@ -182,27 +180,6 @@ def test_the_link_always_leads_somewhere_while_it_is_changed(site: Site) -> None
     assert sorted(path.name for path in site.root.iterdir()) == ["app", "releases", "run", "shared"]
 
 
-def hold_lock(site: Site, held: Any) -> None:
-    with release.locked(site, "deploy"):
-        held.set()
-        signal.pause()
-
-
-def test_one_command_works_at_a_time_and_a_killed_one_leaves_no_lock(site: Site) -> None:
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    process = context.Process(target=hold_lock, args=(site, held))
-    process.start()
-    assert held.wait(20)
-    with pytest.raises(Failure, match=rf"locked by deploy, process {process.pid}, since") as caught:
-        release.locked(site, "rollback").__enter__()
-    assert caught.value.code == 75
-    process.kill()
-    process.join()
-    with release.locked(site, "rollback"):
-        pass
-
-
 def test_release_names_only_grow(site: Site) -> None:
     first = add_release(site, release.next_name(site))
     second = add_release(site, release.next_name(site))
@@ -261,79 +238,6 @@ def test_what_is_no_release_is_left_alone(site: Site) -> None:
     assert release.next_name(site) > live
     release.remove(site, release.prunable(site))
     assert len(list(site.releases.iterdir())) == 5
-
-
-def test_it_goes_on_when_nobody_reads_what_it_says(site: Site) -> None:
-    script = """
-import sys
-from deploy import release
-steps = release.Steps()
-sys.stdin.readline()
-with steps("web"):
-    release.say("failed", error=True)
-open(sys.argv[1], "w").write("done")
-"""
-    done = site.root / "done"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(done)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
-    process.stdout.close()
-    process.stdin.write("\n")
-    process.stdin.close()
-    process.wait(20)
-    assert done.read_text() == "done"
-
-
-def test_what_programs_say_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    said = release.run(sys.executable, "-c", r"import os; os.write(1, b'caf\xe9 \x1b]0;title\x07 end')").stdout
-    release.say(said)
-    shown = capsys.readouterr().out
-    assert "end" in shown
-    assert shown.rstrip("\n").isprintable()
-
-
-def test_every_command_leaves_a_line_in_the_log(site: Site) -> None:
-    with release.logged(site, "deploy", release.Steps(), version="1.0") as line:
-        line["release"] = "20261101000000"
-    with pytest.raises(Failure), release.logged(site, "rollback", release.Steps()):
-        raise Failure(5, "not ready")
-    first, second = map(json.loads, (site.shared / "logs/deploy.jsonl").read_text().splitlines())
-    assert (first["command"], first["ok"], first["version"], first["release"]) == (
-        "deploy",
-        True,
-        "1.0",
-        "20261101000000",
-    )
-    assert (second["command"], second["ok"], second["error"]) == ("rollback", False, "not ready")
-
-
-def link(log: Path) -> None:
-    (log.parent / "elsewhere").write_text("")
-    log.symlink_to(log.parent / "elsewhere")
-
-
-def hard_link(log: Path) -> None:
-    (log.parent / "elsewhere").write_text("")
-    log.hardlink_to(log.parent / "elsewhere")
-
-
-@pytest.mark.parametrize("make", [link, hard_link, os.mkfifo])
-def test_nobody_can_make_the_log_lead_elsewhere(
-    site: Site, make: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(site.shared / "logs/deploy.jsonl")
-    with release.logged(site, "deploy", release.Steps()):
-        pass
-    assert "deploy.jsonl: not written" in capsys.readouterr().err
-    elsewhere = site.shared / "logs/elsewhere"
-    assert not elsewhere.exists() or elsewhere.read_text() == ""
 
 
 class Service(socketserver.UnixStreamServer):
@@ -408,28 +312,6 @@ def test_bad_answers_fail_at_once(site: Site, answering: Answering, answer: tupl
     assert service.count == 3
 
 
-def test_an_answer_that_never_ends_is_given_up(site: Site) -> None:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(site.socket))
-    listener.listen()
-    ended = threading.Event()
-
-    def drip() -> None:
-        connection, _ = listener.accept()
-        while not ended.wait(0.05):
-            try:
-                connection.sendall(b"H")
-            except OSError:
-                break
-        connection.close()
-
-    threading.Thread(target=drip, daemon=True).start()
-    with pytest.raises((OSError, http.client.HTTPException)):
-        release.ask(site, site.socket, "/readyz")
-    ended.set()
-    listener.close()
-
-
 def test_one_bad_answer_is_forgiven(site: Site, answering: Answering) -> None:
     answering((500, "starting"), ready())
     assert release.wait_until_ready(site, site.socket, "new")
@@ -445,30 +327,19 @@ def test_releases_are_listed_with_what_became_of_them(site: Site) -> None:
     assert list(states.values()) == ["was live", "live", "rolled back to 20261102000000", "never live"]
 
 
-def test_an_option_that_cannot_be_used_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Site(
-        "shop",
-        host="shop_test/",
-        user="nobody-there",
-        group="nobody-there",
-        certificate="/nowhere.pem",
-        upload_limit="much",
-        root=site.root,
-    )
-    monkeypatch.setenv("PATH", str(site.root))
-    problems = "\n".join(release.problems_of(wrong))
-    for found in ("--host: found 'shop_test/'", "--user: found", "--group: found", "found one of them, expected both"):
-        assert found in problems
-    for found in ("--certificate: found '/nowhere.pem'", "upload_limit: found 'much'", "nginx: is not installed"):
-        assert found in problems
-
-
 def test_help_needs_no_root_and_names_the_exit_codes() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "deploy/release.py", "--help"], capture_output=True, text=True, check=True
     )
     for word in ("init", "deploy", "rollback", "releases", "prune", "status", "doctor", "75 another command"):
         assert word in " ".join(done.stdout.split())
+
+
+def test_commands_that_the_page_names_are_there() -> None:
+    page = (ROOT / "docs/production.md").read_text(encoding="utf-8")
+    known = release.arguments().format_help()
+    for command in re.findall(r"release\.py ([a-z]+)", page):
+        assert re.search(rf"(?m)^ +{command} ", known), command
 
 
 @pytest.mark.parametrize("words", [["deploy", "a.tar.gz"], ["rollback"], ["prune"]])
@@ -479,3 +350,26 @@ def test_commands_that_change_the_host_need_root_and_an_installation(words: list
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_it_runs_from_anywhere_with_nothing_but_python_and_leaves_nothing_there(tmp_path: Path) -> None:
+    """As root runs it from an unpacked artifact, or through the link to the live release."""
+    folder = tmp_path / "releases/1"
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
+    # Neither the project's modules nor those of the folder that it is run in are Python's own.
+    for place in (folder, tmp_path):
+        for name in ("ssl", "tomllib", "doctor", "installation"):
+            (place / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
+    (tmp_path / "app").symlink_to("releases/1")
+    before = sorted(tmp_path.rglob("*"))
+    for tool in (folder / "deploy/release.py", Path("app/deploy/release.py")):
+        done = subprocess.run(
+            [sys.executable, "-S", tool, "--help"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(tmp_path.rglob("*")) == before

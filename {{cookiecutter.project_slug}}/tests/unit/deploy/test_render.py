@@ -9,8 +9,7 @@ import pytest
 from app.request_hooks import FORM_AROUND_FILE
 from config import ROOT, Settings
 from config.appdir import PARTS
-from deploy import release
-from deploy.release import Failure, Site, load_site, render
+from deploy.installation import BAD_INPUT, WRITTEN, Failure, Site, load_site, render
 
 SITE = Site(
     "shop",
@@ -63,7 +62,7 @@ def test_every_placeholder_is_filled(site: Site) -> None:
 def test_the_service_may_write_what_the_app_folder_says_and_no_more() -> None:
     """The others are the administrator's, as config/appdir.py has it."""
     written = tuple(name for name, part in PARTS.items() if part.written)
-    assert sorted(release.WRITTEN) == sorted(written)
+    assert sorted(WRITTEN) == sorted(written)
     expected = {f"-/srv/shop/shared/{name}" for name in written}
     for name, text in services().items():
         found = {place for line in values(text, "ReadWritePaths") for place in line.split()}
@@ -190,6 +189,6 @@ def test_settings_that_cannot_be_read_are_one_line(tmp_path: Path, text: str) ->
     srv = overlaid(tmp_path, text)
     with pytest.raises(Failure) as failure:
         load_site(srv=srv)
-    assert failure.value.code == release.BAD_INPUT
+    assert failure.value.code == BAD_INPUT
     assert str(failure.value).startswith(f"{srv / load_site().slug / 'shared/config/deploy.ini'}: ")
     assert "\n" not in str(failure.value)
