@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import dramatiq
@@ -13,6 +14,9 @@ from gunicorn.systemd import sd_notify
 from app import create_app, metrics
 from app.services import require_migrated
 from config import exit_on_problems, load
+
+# Seconds that a worker gets to end beside those for its jobs.
+PATIENCE = 5
 
 with exit_on_problems():
     settings = load()
@@ -26,6 +30,9 @@ def end_with(parent: multiprocessing.process.BaseProcess) -> None:
     """Stop as soon as the process is gone that would tell us to: nobody else could, nor would anybody see our log."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+    # Dramatiq does not hear it if the other one was gone before this one had started.
+    time.sleep(settings.queue.shutdown_timeout + PATIENCE)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if parent := multiprocessing.parent_process():

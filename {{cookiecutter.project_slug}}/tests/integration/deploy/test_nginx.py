@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -90,6 +91,8 @@ class Nginx(Server):
     """nginx with these files in its `http`, on ports of its own."""
 
     programs: ClassVar = {"nginx": "nginx"}
+    # Without its master, the workers would go on.
+    kill_signal = signal.SIGTERM
     scheme = "http"
     username = ""
 
