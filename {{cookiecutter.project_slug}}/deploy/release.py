@@ -328,7 +328,7 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
         with tarfile.open(artifact, "r:gz") as archive:
             members = iter(archive)
             first = next(members, None)
-            if first is None or first.name != "release.json" or not first.isfile():
+            if first is None or first.name != "release.json" or not first.isfile() or first.size > ROOM:
                 raise Failure(BAD_INPUT, f"{artifact}: found no release.json, expected what `make release` makes")
             content = archive.extractfile(first)
             text = content.read() if content else b""

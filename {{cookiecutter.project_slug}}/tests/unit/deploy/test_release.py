@@ -95,6 +95,18 @@ def test_an_artifact_that_differs_from_its_manifest_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("room", "found"), [(10, r"found no release\.json"), (300, r"'web\.py' has 1000 bytes, which is too much")]
+)
+def test_no_file_of_an_artifact_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, found: str
+) -> None:
+    artifact = make_artifact(tmp_path / "a.tar.gz", files={"web.py": b"0" * 1000})
+    monkeypatch.setattr(release, "ROOM", room)
+    with pytest.raises(Failure, match=found):
+        release.read_artifact(artifact, "shop")
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
