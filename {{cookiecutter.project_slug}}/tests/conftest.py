@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -37,6 +38,9 @@ from storage.disks import Disks
 
 PASSWORD = "correct horse battery"
 SECRET = secrets.token_urlsafe(32)
+# A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Browser(FlaskClient):
