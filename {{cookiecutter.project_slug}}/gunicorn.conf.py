@@ -1,5 +1,6 @@
 """gunicorn's settings, from `config/web.ini`. gunicorn finds this file by its name."""
 
+import os
 from pathlib import Path
 
 from gunicorn.arbiter import Arbiter
@@ -16,10 +17,9 @@ bind = f"{host}:{settings.web.port}"
 workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
-if settings.web.trusted_proxies:
-    # The proxy keeps the browsers' connections; here, each is one request. What a process could not answer soon waits
-    # for whichever is free first: for one that is there already, while another has just started or is about to end.
-    keepalive = 0
+if "LISTEN_FDS" in os.environ:
+    # On systemd's socket, each connection of nginx is one request. More of them wait in the socket, where whichever
+    # process is free first takes them.
     worker_connections = 2 * threads
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout
@@ -39,6 +39,6 @@ def on_starting(server: Arbiter) -> None:
     """Do once, before workers are forked, what the first visitors of each would wait for."""
     if preload_app:
         templates = server.app.wsgi().jinja_env
-        for name in templates.list_templates():
+        for name in templates.list_templates(["html"]):
             templates.get_template(name)
         configure_mappers()

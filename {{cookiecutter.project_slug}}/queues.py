@@ -30,7 +30,7 @@ def end_with(parent: multiprocessing.process.BaseProcess) -> None:
     """Stop as soon as the process is gone that would tell us to: nobody else could, nor would anybody see our log."""
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    # Dramatiq does not hear it if the other one was gone before this one had started.
+    # At the end of its start, Dramatiq waits for its parent: for good, if that is gone.
     time.sleep(settings.queue.shutdown_timeout + PATIENCE)
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""What an installation on this host is, and how its host is asked: all that commands and doctor share."""
+"""What an installation on this host is, and how its host is asked and changed."""
 
 import configparser
 import fcntl

@@ -36,8 +36,8 @@ from typing import Any
 if __name__ == "__main__":
     # Root runs this from releases and from unpacked artifacts, and no byte-code is left there.
     sys.dont_write_bytecode = True
-    # The modules below are those beside this file, wherever it is run. Only their package is looked for in the project:
-    # nothing else of it can take the place of one of Python's own modules.
+    # The modules below are those beside this file, wherever it is run. Nothing else of the project is looked for there,
+    # where it could take the place of one of Python's own modules.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     importlib.import_module("deploy")
     del sys.path[0]
@@ -85,8 +85,16 @@ STOCK_PAGE = Path("/etc/nginx/sites-enabled/default")
 RELEASE_NAME = "%Y%m%d%H%M%S"
 # What a release's environment takes beside its code, in bytes.
 ROOM = 300_000_000
+# Of an artifact's files, which are read at once; in bytes.
+LARGEST_MANIFEST = 10_000_000
+LARGEST_FILE = 300_000_000
 # Seconds that a new process has for its first answer.
 PATIENCE = 15
+# What reading an archive and its JSON raises if they are not as expected.
+MALFORMED = (
+    *(tarfile.TarError, EOFError, zlib.error),
+    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+)
 HASHED = re.compile(r".+\.[0-9a-f]{8}(\.[^./]+)?")
 
 
@@ -328,8 +336,10 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
         with tarfile.open(artifact, "r:gz") as archive:
             members = iter(archive)
             first = next(members, None)
-            if first is None or first.name != "release.json" or not first.isfile() or first.size > ROOM:
+            if first is None or first.name != "release.json" or not first.isfile():
                 raise Failure(BAD_INPUT, f"{artifact}: found no release.json, expected what `make release` makes")
+            if first.size > LARGEST_MANIFEST:
+                raise Failure(BAD_INPUT, f"{artifact}: 'release.json' has {first.size} bytes, which is too much")
             content = archive.extractfile(first)
             text = content.read() if content else b""
             manifest: dict[str, Any] = json.loads(text)
@@ -343,7 +353,7 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
                 known = expected.pop(member.name, None)
                 if known is None or not member.isfile() or path.is_absolute() or ".." in path.parts:
                     raise Failure(BAD_INPUT, f"{artifact}: holds {member.name!r}, which its manifest does not know")
-                if member.size > ROOM:
+                if member.size > LARGEST_FILE:
                     raise Failure(BAD_INPUT, f"{artifact}: {member.name!r} has {member.size} bytes, which is too much")
                 content = archive.extractfile(member)
                 text = content.read() if content else b""
@@ -353,7 +363,7 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
                     _write(target, member.name, text, 0o755 if member.mode & 0o100 else 0o644)
     except OSError as error:
         raise Failure(BAD_INPUT, f"{error.filename or artifact}: {error.strerror or error}") from None
-    except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise Failure(BAD_INPUT, f"{artifact}: is no whole release: {error}; copy it again") from None
     if expected:
         raise Failure(BAD_INPUT, f"{artifact}: lacks {min(expected)!r}; copy it again")

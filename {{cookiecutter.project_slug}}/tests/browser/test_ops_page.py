@@ -59,6 +59,8 @@ def ops(page: Page, app: Flask, user: User) -> Page:
     log_in(page)
     page.get_by_role("link", name="Operations").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Operations")
+    # Until its script has run, there is no timer that the clock could bring forward.
+    page.wait_for_load_state()
     return page
 
 

@@ -23,7 +23,9 @@ from click.testing import CliRunner
 from dramatiq import cli as dramatiq_cli
 from flask import Flask
 from flask.cli import cli as flask_cli
-from sqlalchemy import select
+from jinja2 import ChoiceLoader, FileSystemLoader
+from sqlalchemy import event, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import processes
 from app import create_app
@@ -166,6 +168,26 @@ def test_main_stops_all_when_its_terminal_is_closed(environment: dict[str, str],
 
 
 @pytest.mark.slow
+def test_a_worker_of_the_queue_whose_parent_dies_while_it_starts_ends_too(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "queues.py")]
+    variables = {**environment, "APP_QUEUE__SHUTDOWN_TIMEOUT": "1"}
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True) as queue,
+    ):
+        children = Path(f"/proc/{queue.pid}/task/{queue.pid}/children")
+        [worker] = wait_for(lambda: children.read_text().split())
+        queue.kill()
+    try:
+        wait_for(lambda: not is_alive(int(worker)))
+    finally:
+        if is_alive(int(worker)):
+            os.kill(int(worker), signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_main_stops_all_when_one_dies(environment: dict[str, str], tmp_path: Path) -> None:
     with running(environment, tmp_path) as service:
         parts = wait_for(lambda: parts if len(parts := service.parts()) == 3 else None)
@@ -243,26 +265,41 @@ def test_gunicorn_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch,
     assert (gunicorn["workers"], gunicorn["reload"], gunicorn["preload_app"]) == (3, True, False)
 
 
-@pytest.mark.parametrize(("proxies", "kept"), [("0", (None, None)), ("1", (0, 6))])
-def test_behind_a_proxy_gunicorn_takes_only_the_connections_that_it_can_answer(
-    here: pytest.MonkeyPatch, proxies: str, kept: tuple[int | None, int | None]
+def test_on_systemd_s_socket_gunicorn_takes_only_the_connections_that_it_can_answer_soon(
+    here: pytest.MonkeyPatch,
 ) -> None:
-    here.setenv("APP_WEB__TRUSTED_PROXIES", proxies)
     here.setenv("APP_WEB__THREADS", "3")
-    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    assert (gunicorn.get("keepalive"), gunicorn.get("worker_connections")) == kept
+    assert "worker_connections" not in runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    here.setenv("LISTEN_FDS", "1")
+    assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_connections"] == 6
 
 
-@pytest.mark.parametrize(("reload", "compiled"), [("false", True), ("true", False)])
-def test_no_visitor_waits_until_templates_are_compiled(
-    here: pytest.MonkeyPatch, make_app: Callable[[], Flask], reload: str, compiled: bool
+@pytest.mark.parametrize(("reload", "ready"), [("false", True), ("true", False)])
+def test_no_visitor_waits_for_what_is_done_once_unless_code_changes_anyway(
+    here: pytest.MonkeyPatch, make_app: Callable[[], Flask], tmp_path: Path, reload: str, ready: bool
 ) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Note(Base):
+        __tablename__ = "note"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    configured: list[str] = []
+    event.listen(Note, "mapper_configured", lambda _, model: configured.append(model.__name__))
     here.setenv("APP_WEB__RELOAD", reload)
     templates = (app := make_app()).jinja_env
     templates.cache = {}
+    names = {name for name in templates.list_templates() if name.endswith(".html")}
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
+    templates.loader = ChoiceLoader([templates.loader, FileSystemLoader(tmp_path)])  # type: ignore[list-item]
+
     gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
     gunicorn["on_starting"](SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app)))
-    assert {name for _, name in templates.cache} == (set(templates.list_templates()) if compiled else set())
+
+    assert {name for _, name in templates.cache} == (names if ready else set())
+    assert configured == (["Note"] if ready else [])
+    Base.registry.dispose()
 
 
 def test_queues_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What commands and doctor share, as far as it needs neither root nor systemd."""
+"""What an installation is, and how its host is asked, as far as it needs neither root nor systemd."""
 
 import http.client
 import json

@@ -95,14 +95,15 @@ def test_an_artifact_that_differs_from_its_manifest_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("room", "found"), [(10, r"found no release\.json"), (300, r"'web\.py' has 1000 bytes, which is too much")]
+    ("limit", "found"),
+    [("LARGEST_MANIFEST", r"'release\.json' has \d+ bytes"), ("LARGEST_FILE", r"'web\.py' has 1000 bytes")],
 )
 def test_no_file_of_an_artifact_fills_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, found: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, found: str
 ) -> None:
     artifact = make_artifact(tmp_path / "a.tar.gz", files={"web.py": b"0" * 1000})
-    monkeypatch.setattr(release, "ROOM", room)
-    with pytest.raises(Failure, match=found):
+    monkeypatch.setattr(release, limit, 100)
+    with pytest.raises(Failure, match=f"{found}, which is too much"):
         release.read_artifact(artifact, "shop")
 
 
@@ -155,12 +156,21 @@ def broken_manifest(path: Path) -> None:
         add_to(archive, "release.json", b"{")
 
 
+def endless_manifest(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        add_to(archive, "release.json", b"[" * 100_000)
+
+
 def nothing(path: Path) -> None:
     """There is no such file."""
 
 
 @pytest.mark.parametrize(
-    "make", [truncated, of_another_application, no_archive, packed_text, without_a_manifest, broken_manifest, nothing]
+    "make",
+    [
+        *(truncated, of_another_application, no_archive, packed_text),
+        *(without_a_manifest, broken_manifest, endless_manifest, nothing),
+    ],
 )
 def test_what_is_no_artifact_of_this_application_is_one_line(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(artifact := tmp_path / "a.tar.gz")
