@@ -18,8 +18,8 @@ workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
 if "LISTEN_FDS" in os.environ:
-    # On systemd's socket, each connection of nginx is one request. More of them wait in the socket, where whichever
-    # process is free first takes them.
+    # At a deploy, two releases serve systemd's socket at once. Each of nginx's connections is one request: beside one
+    # that runs, each thread has one that waits; all others wait in the socket for whichever process is free first.
     worker_connections = 2 * threads
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout
@@ -39,6 +39,7 @@ def on_starting(server: Arbiter) -> None:
     """Do once, before workers are forked, what the first visitors of each would wait for."""
     if preload_app:
         templates = server.app.wsgi().jinja_env
+        # Other files may lie beside them.
         for name in templates.list_templates(["html"]):
             templates.get_template(name)
         configure_mappers()

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import dramatiq
@@ -26,9 +27,13 @@ with exit_on_problems():
 broker = dramatiq.get_broker()
 
 
-def end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Stop as soon as the process is gone that would tell us to: nobody else could, nor would anybody see our log."""
-    parent.join()
+def end_with(parent: int | None) -> None:
+    """Stop soon after the process is gone that would tell us to: nobody else could, nor would anybody see our log."""
+    # A `join()` of it would also wait for the workers that were forked after this one.
+    with suppress(ProcessLookupError):
+        while parent:
+            os.kill(parent, 0)
+            time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
     # At the end of its start, Dramatiq waits for its parent: for good, if that is gone.
     time.sleep(settings.queue.shutdown_timeout + PATIENCE)
@@ -36,7 +41,7 @@ def end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 if parent := multiprocessing.parent_process():
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent.pid,), daemon=True).start()
 
 
 def main() -> None:

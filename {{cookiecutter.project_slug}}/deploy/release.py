@@ -92,8 +92,14 @@ LARGEST_FILE = 300_000_000
 PATIENCE = 15
 # What reading an archive and its JSON raises if they are not as expected.
 MALFORMED = (
-    *(tarfile.TarError, EOFError, zlib.error),
-    *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
 )
 HASHED = re.compile(r".+\.[0-9a-f]{8}(\.[^./]+)?")
 
@@ -339,7 +345,8 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
             if first is None or first.name != "release.json" or not first.isfile():
                 raise Failure(BAD_INPUT, f"{artifact}: found no release.json, expected what `make release` makes")
             if first.size > LARGEST_MANIFEST:
-                raise Failure(BAD_INPUT, f"{artifact}: 'release.json' has {first.size} bytes, which is too much")
+                found = f"'release.json' has {first.size} bytes"
+                raise Failure(BAD_INPUT, f"{artifact}: {found}, expected at most {LARGEST_MANIFEST}")
             content = archive.extractfile(first)
             text = content.read() if content else b""
             manifest: dict[str, Any] = json.loads(text)
@@ -354,7 +361,8 @@ def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict
                 if known is None or not member.isfile() or path.is_absolute() or ".." in path.parts:
                     raise Failure(BAD_INPUT, f"{artifact}: holds {member.name!r}, which its manifest does not know")
                 if member.size > LARGEST_FILE:
-                    raise Failure(BAD_INPUT, f"{artifact}: {member.name!r} has {member.size} bytes, which is too much")
+                    found = f"{member.name!r} has {member.size} bytes"
+                    raise Failure(BAD_INPUT, f"{artifact}: {found}, expected at most {LARGEST_FILE}")
                 content = archive.extractfile(member)
                 text = content.read() if content else b""
                 if hashlib.sha256(text).hexdigest() != known:

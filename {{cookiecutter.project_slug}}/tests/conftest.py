@@ -255,10 +255,15 @@ def run_jobs() -> int:
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
     try:
-        broker.join("default", timeout=5000)
+        broker.join("default", timeout=20_000)
     finally:
         worker.stop()
     return broker.table.count("default", DEAD)
+
+
+def without_seconds(text: str) -> str:
+    """A text that calls what is seconds ago "now": how many there are depends on the machine."""
+    return re.sub(r"\b\d+ s ago", "now", text)
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

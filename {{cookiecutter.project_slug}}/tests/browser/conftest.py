@@ -7,8 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from flask import Flask
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from werkzeug.serving import make_server
+
+# Milliseconds: more than it takes a page that renews itself to do so twice.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import ConfigError, Settings, project_version
 from database.schedule import CatchUp, KnownSchedule, Schedule
+from tests.servers import free_port
 
 MakeApp = Callable[..., Flask]
 Numbers = dict[tuple[str, ...], float]
@@ -288,9 +288,7 @@ class Processes:
     """gunicorn with two workers and a queue worker, on one app folder."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.root, self.log, self.running = settings.root, folder / "log", list[subprocess.Popen[bytes]]()
         python = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PYTHON")}
         self.environment = {

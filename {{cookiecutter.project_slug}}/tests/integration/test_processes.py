@@ -33,6 +33,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import Settings
 from database.rate_limits import RateLimit
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY_POINTS = ["main.py", "web.py", "queues.py", "scheduler.py", "gunicorn.conf.py"]
@@ -41,9 +42,7 @@ ENTRY_POINTS = ["main.py", "web.py", "queues.py", "scheduler.py", "gunicorn.conf
 @pytest.fixture
 def port() -> int:
     """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -89,6 +88,11 @@ def is_alive(process: int) -> bool:
     return True
 
 
+def end_group(number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
+
+
 class Service:
     """`python main.py`, started from another folder, and what it prints."""
 
@@ -130,8 +134,7 @@ def running(environment: dict[str, str], folder: Path) -> Iterator[Service]:
             service.process.kill()
             service.process.wait()
         for part in service.parts().values():
-            if is_alive(part):
-                os.killpg(part, signal.SIGKILL)
+            end_group(part)
 
 
 @pytest.mark.slow
@@ -171,20 +174,20 @@ def test_main_stops_all_when_its_terminal_is_closed(environment: dict[str, str],
 def test_a_worker_of_the_queue_whose_parent_dies_while_it_starts_ends_too(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    command = [sys.executable, str(ROOT / "queues.py")]
-    variables = {**environment, "APP_QUEUE__SHUTDOWN_TIMEOUT": "1"}
+    variables = {**environment, "APP_QUEUE__PROCESSES": "2", "APP_QUEUE__SHUTDOWN_TIMEOUT": "1"}
     with (
         (tmp_path / "log").open("w") as log,
-        subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True) as queue,
+        subprocess.Popen(
+            [sys.executable, str(ROOT / "queues.py")], env=variables, stdout=log, stderr=log, start_new_session=True
+        ) as queue,
+        contextlib.ExitStack() as stack,
     ):
+        stack.callback(end_group, queue.pid)
         children = Path(f"/proc/{queue.pid}/task/{queue.pid}/children")
-        [worker] = wait_for(lambda: children.read_text().split())
+        workers = wait_for(lambda: found if len(found := children.read_text().split()) > 1 else None)
         queue.kill()
-    try:
-        wait_for(lambda: not is_alive(int(worker)))
-    finally:
-        if is_alive(int(worker)):
-            os.kill(int(worker), signal.SIGKILL)
+        queue.wait()
+        wait_for(lambda: not any(is_alive(int(worker)) for worker in workers))
 
 
 @pytest.mark.slow
@@ -274,10 +277,25 @@ def test_on_systemd_s_socket_gunicorn_takes_only_the_connections_that_it_can_ans
     assert runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_connections"] == 6
 
 
-@pytest.mark.parametrize(("reload", "ready"), [("false", True), ("true", False)])
-def test_no_visitor_waits_for_what_is_done_once_unless_code_changes_anyway(
-    here: pytest.MonkeyPatch, make_app: Callable[[], Flask], tmp_path: Path, reload: str, ready: bool
+@pytest.mark.parametrize(("reload", "compiled"), [("false", True), ("true", False)])
+def test_no_visitor_waits_until_templates_are_compiled(
+    here: pytest.MonkeyPatch, make_app: Callable[[], Flask], tmp_path: Path, reload: str, compiled: bool
 ) -> None:
+    here.setenv("APP_WEB__RELOAD", reload)
+    templates = (app := make_app()).jinja_env
+    templates.cache = {}
+    names = {name for name in templates.list_templates() if name.endswith(".html")}
+    # Not all that lies beside templates is one.
+    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
+    templates.loader = ChoiceLoader([templates.loader, FileSystemLoader(tmp_path)])  # type: ignore[list-item]
+
+    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+    gunicorn["on_starting"](SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app)))
+
+    assert {name for _, name in templates.cache} == (names if compiled else set())
+
+
+def test_no_visitor_waits_until_models_are_mapped(here: pytest.MonkeyPatch, make_app: Callable[[], Flask]) -> None:
     class Base(DeclarativeBase):
         pass
 
@@ -285,21 +303,15 @@ def test_no_visitor_waits_for_what_is_done_once_unless_code_changes_anyway(
         __tablename__ = "note"
         id: Mapped[int] = mapped_column(primary_key=True)
 
-    configured: list[str] = []
-    event.listen(Note, "mapper_configured", lambda _, model: configured.append(model.__name__))
-    here.setenv("APP_WEB__RELOAD", reload)
-    templates = (app := make_app()).jinja_env
-    templates.cache = {}
-    names = {name for name in templates.list_templates() if name.endswith(".html")}
-    (tmp_path / "logo.png").write_bytes(b"\x89PNG")
-    templates.loader = ChoiceLoader([templates.loader, FileSystemLoader(tmp_path)])  # type: ignore[list-item]
-
-    gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
-    gunicorn["on_starting"](SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app)))
-
-    assert {name for _, name in templates.cache} == (names if ready else set())
-    assert configured == (["Note"] if ready else [])
-    Base.registry.dispose()
+    mapped: list[type[Note]] = []
+    event.listen(Note, "mapper_configured", lambda _, model: mapped.append(model))
+    app = make_app()
+    try:
+        gunicorn = runpy.run_path(str(ROOT / "gunicorn.conf.py"))
+        gunicorn["on_starting"](SimpleNamespace(app=SimpleNamespace(wsgi=lambda: app)))
+    finally:
+        Base.registry.dispose()
+    assert mapped == [Note]
 
 
 def test_queues_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch) -> None:

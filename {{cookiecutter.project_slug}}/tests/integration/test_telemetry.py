@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +33,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import ConfigError, Settings, project_version
 from tests.conftest import run_jobs
+from tests.servers import free_port
 
 MakeApp = Callable[..., Flask]
 JSON_LINES = {"APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json"}
@@ -281,9 +281,7 @@ def test_processes_that_were_forked_send_as_well(
         remove_expired.send("slot")
         session.execute(text("DROP TABLE rate_limit"))
         session.execute(text(f"DROP TABLE {User.__tablename__}"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "PATH": os.environ["PATH"],
         "APP_ENV": "testing",

@@ -51,7 +51,7 @@ def test_of_two_who_want_a_name_at_once_one_gets_it(app: Flask) -> None:
 
     def register(browser: Any) -> None:
         browser.get("/register")
-        ready.wait(timeout=5)
+        ready.wait(timeout=20)
         statuses.append(browser.submit("/register", ADA).status_code)
 
     threads = [threading.Thread(target=register, args=[browser]) for browser in browsers]

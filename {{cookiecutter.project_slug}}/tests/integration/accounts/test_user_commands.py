@@ -20,7 +20,7 @@ from app.accounts import User
 from app.accounts.models import find_user
 from config import ROOT, Settings
 from database import utc_now
-from tests.conftest import PASSWORD, SECRET
+from tests.conftest import PASSWORD, SECRET, without_seconds
 
 Invoke = Callable[..., Result]
 NEW = "another horse battery"
@@ -139,7 +139,7 @@ def test_an_unknown_name_is_one_line(refusal: Callable[..., str], command: str) 
 
 def test_the_list_is_for_people_and_for_programs(invoke: Invoke, app: Flask, other_user: User, user: User) -> None:
     invoke("admin", "ada")
-    lines = invoke("list").output.splitlines()
+    lines = without_seconds(invoke("list").output).splitlines()
     assert [line.split() for line in lines] == [
         ["NAME", "ADMIN", "CREATED", "EMAIL"],
         ["ada", "yes", "now", "ada@example.org"],

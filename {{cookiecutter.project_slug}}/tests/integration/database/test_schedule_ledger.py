@@ -73,8 +73,10 @@ class Service:
         """Let a worker run until the queue is empty."""
         worker = dramatiq.Worker(self.broker, worker_timeout=10, worker_threads=1)
         worker.start()
-        self.broker.join("default", timeout=5000)
-        worker.stop()
+        try:
+            self.broker.join("default", timeout=20_000)
+        finally:
+            worker.stop()
 
 
 @pytest.fixture

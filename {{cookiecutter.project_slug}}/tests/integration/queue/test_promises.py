@@ -352,12 +352,12 @@ def test_a_long_job_runs_once_while_others_look_for_work(open_queue: OpenQueue) 
         finish.wait(60)
 
     for _ in range(2):
-        queue = open_queue(lease=0.5)
+        queue = open_queue(lease=3)
         job = queue.actor(run)
         queue.work()
     job.send()
     eventually(lambda: starts)
-    see_leases_renewed(queue, 3)
+    see_leases_renewed(queue, 1)
     finish.set()
     queue.broker.join("default", timeout=20_000)
     assert len(starts) == 1
@@ -392,7 +392,7 @@ def test_a_job_that_kills_its_workers_is_set_aside_and_takes_no_other_with_it(
 
 @pytest.mark.slow
 def test_random_kills_lose_no_job_and_repeat_none_that_was_not_running(backend: str, hasty: Place) -> None:
-    damage = chaos(replace(hasty, max_deliveries=5), jobs=60, kills=6)
+    damage = chaos(replace(hasty, lease=3, max_deliveries=5), jobs=60, kills=6)
     assert (damage.lost, damage.set_aside) == ([], 0)
     assert len(damage.unexplained) <= (6 if backend == "rabbitmq" else 0)
 

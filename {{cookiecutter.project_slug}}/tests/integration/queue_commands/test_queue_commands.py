@@ -22,6 +22,7 @@ from app.queue_commands import queue
 from database import queue_admin, sessions
 from database.broker import TableBroker
 from database.messages import DEAD, READY, SUSPECT, ClaimedMessage, QueueMessage
+from tests.conftest import without_seconds
 
 Run = Callable[..., Result]
 Text = Callable[..., str]
@@ -91,11 +92,11 @@ def test_status_has_a_row_for_each_queue(broker: TableBroker, output: Text, one_
 
 
 def test_list_prints_aligned_lines_for_people(broker: TableBroker, output: Text, one_of_each: dict[str, str]) -> None:
-    lines = output("list").splitlines()
+    lines = re.sub(r"\bin [12]\d s", "soon", without_seconds(output("list"))).splitlines()
     assert re.split(" {2,}", lines[0]) == ["ID", "QUEUE", "JOB", "STATE", "WHEN", "TRIES", "WORKER OR ERROR"]
     found = [re.split(" {2,}", line) for line in lines[1:]]
     assert [line[:2] + line[3:6] for line in found] == [
-        [one_of_each["running"][:8], "default", "running", "in 29 s", "1"],
+        [one_of_each["running"][:8], "default", "running", "soon", "1"],
         [one_of_each["failed"][:8], "default", "failed", "now", "1"],
         [one_of_each["waiting"][:8], "default", "waiting", "now", "0"],
         [one_of_each["delayed"][:8], "default", "delayed", "in 59 min", "0"],

@@ -96,7 +96,7 @@ class TestRedis:
         first = send(1)
         assert states(output) == {first: "waiting"}
         work()
-        assert job.started.acquire(timeout=10)
+        assert job.started.acquire(timeout=20)
         delayed = send(3, delay=3_600_000)
         others = [send(number) for number in range(4, 10)]
         assert isinstance(broker, RedisBroker)
@@ -121,7 +121,7 @@ class TestRedis:
     ) -> None:
         work()
         ids = [send(number) for number in range(6)]
-        assert job.started.acquire(timeout=10)
+        assert job.started.acquire(timeout=20)
         assert isinstance(broker, RedisBroker)
         wait_until(lambda: broker.client.llen("dramatiq:default") == 4)
         running = [sent for sent, state in states(output).items() if state == "running"]
@@ -135,7 +135,7 @@ class TestRedis:
         # The bodies are still there, for another worker if this one dies.
         assert broker.client.hlen("dramatiq:default.msgs") == 2
         job.end.set()
-        broker.join("default", timeout=10_000)
+        broker.join("default", timeout=20_000)
         assert len(job.ran) == 2
         assert broker.client.keys("dramatiq:default*") == []
 
@@ -183,7 +183,7 @@ class TestRedis:
         job.broken = False
         assert output("retry", sent) == "jobs that wait again: 1\n"
         wait_until(lambda: job.ran == [1])
-        broker.join("default", timeout=10_000)
+        broker.join("default", timeout=20_000)
         assert states(output) == {}
 
     def test_many_thousand_are_purged_and_found(self, job: Job, output: Text, broker: TableBroker) -> None:
@@ -224,7 +224,7 @@ class TestRabbitMQ:
         assert [(row["queue"], row["waiting"]) for row in found] == [("default", 1), ("other", 0)]
         assert run("purge", "--queue", "other", "--yes").stdout == "jobs dropped: 0\n"
         work()
-        assert job.started.acquire(timeout=10)
+        assert job.started.acquire(timeout=20)
         delayed = send(1, delay=3_600_000)
         ids = [send(number) for number in range(2, 10)]
 
@@ -247,7 +247,7 @@ class TestRabbitMQ:
         assert run("purge", "--yes").stdout == f"jobs dropped: {waiting}\n"
         assert status() == (0, 0, None, 0)
         job.end.set()
-        broker.join("default", timeout=10_000)
+        broker.join("default", timeout=20_000)
         assert len(job.ran) == 9 - waiting
 
     def test_a_failed_job_is_retried_from_the_table(
@@ -286,7 +286,7 @@ class TestPostgreSQL:
         job.broken = True
         work()
         failed = send(1)
-        assert job.started.acquire(timeout=10)
+        assert job.started.acquire(timeout=20)
         assert states(output) == {failed: "running"}
         assert run("cancel", failed).exit_code == 1
         job.end.set()
@@ -294,7 +294,7 @@ class TestPostgreSQL:
         job.broken = False
         job.end.clear()
         assert output("retry", "--all") == "jobs that wait again: 1\n"
-        assert job.started.acquire(timeout=10)
+        assert job.started.acquire(timeout=20)
         delayed = [send(number, delay=3_600_000) for number in range(2, 5)]
         (status,) = json.loads(output("status", "--json"))
         assert (status["waiting"], status["delayed"], status["running"], status["failed"]) == (0, 3, 1, 0)

@@ -64,7 +64,7 @@ def hold_lock(site: Site, held: Any) -> None:
 def test_one_command_works_at_a_time_and_a_killed_one_leaves_no_lock(site: Site) -> None:
     context = multiprocessing.get_context("spawn")
     held = context.Event()
-    process = context.Process(target=hold_lock, args=(site, held))
+    process = context.Process(target=hold_lock, args=(site, held), daemon=True)
     process.start()
     assert held.wait(20)
     with pytest.raises(Failure, match=rf"locked by deploy, process {process.pid}, since") as caught:

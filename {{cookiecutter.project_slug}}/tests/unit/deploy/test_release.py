@@ -103,7 +103,7 @@ def test_no_file_of_an_artifact_fills_the_memory(
 ) -> None:
     artifact = make_artifact(tmp_path / "a.tar.gz", files={"web.py": b"0" * 1000})
     monkeypatch.setattr(release, limit, 100)
-    with pytest.raises(Failure, match=f"{found}, which is too much"):
+    with pytest.raises(Failure, match=f"{found}, expected at most 100"):
         release.read_artifact(artifact, "shop")
 
 
@@ -156,7 +156,7 @@ def broken_manifest(path: Path) -> None:
         add_to(archive, "release.json", b"{")
 
 
-def endless_manifest(path: Path) -> None:
+def deep_manifest(path: Path) -> None:
     with tarfile.open(path, "w:gz") as archive:
         add_to(archive, "release.json", b"[" * 100_000)
 
@@ -168,8 +168,14 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        *(truncated, of_another_application, no_archive, packed_text),
-        *(without_a_manifest, broken_manifest, endless_manifest, nothing),
+        truncated,
+        of_another_application,
+        no_archive,
+        packed_text,
+        without_a_manifest,
+        broken_manifest,
+        deep_manifest,
+        nothing,
     ],
 )
 def test_what_is_no_artifact_of_this_application_is_one_line(tmp_path: Path, make: Callable[[Path], None]) -> None:

@@ -142,6 +142,11 @@ def test_nginx_is_given_rights_of_its_own_if_it_is_not_in_the_group() -> None:
     assert made[0] == made[1] != []
 
 
+def test_nginx_keeps_no_connection_that_would_count_without_a_request() -> None:
+    site = render(SITE)[Path("/etc/nginx/conf.d/shop.conf")]
+    assert "    proxy_set_header Connection close;\n" in site
+
+
 def test_every_disk_in_the_app_folder_has_its_place_in_nginx(shipped_settings: Settings) -> None:
     site = render(SITE)[Path("/etc/nginx/conf.d/shop.conf")]
     places = dict(re.findall(r"location \^~ /protected/(\w+)/ \{\s+alias /srv/shop/shared/(\S+)/;", site))

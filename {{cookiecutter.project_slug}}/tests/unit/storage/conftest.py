@@ -20,6 +20,7 @@ import obstore
 import pytest
 
 from storage import Storage
+from tests.servers import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 SSHD_CONFIG = """
@@ -103,15 +104,12 @@ def _descendants(pid: int) -> list[int]:
     return [found for child in map(int, children) for found in (*_descendants(child), child)]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@pytest.fixture(scope="session")
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    return free_port()
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on, nor can."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture
