@@ -50,7 +50,14 @@ def environment(settings: Settings, migrated_database: Path, port: int) -> dict[
     """The variables of an installation with a migrated database, and nothing of the developer's own."""
     shutil.copyfile(migrated_database, settings.app_dir.database)
     python = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PYTHON")}
-    return {**python, "APP_ENV": "testing", "APP_DIR": str(settings.app_dir.path), "PORT": str(port)}
+    return {
+        **python,
+        "APP_ENV": "testing",
+        "APP_DIR": str(settings.app_dir.path),
+        "PORT": str(port),
+        # A worker of gunicorn that is told to stop in the moment of its fork does not hear it.
+        "APP_WEB__GRACEFUL_TIMEOUT": "5",
+    }
 
 
 @pytest.fixture

@@ -287,6 +287,8 @@ def test_processes_that_were_forked_send_as_well(
         "APP_ENV": "testing",
         "APP_DIR": str(settings.app_dir.path),
         "PORT": str(port),
+        # A worker of gunicorn that is told to stop in the moment of its fork does not hear it.
+        "APP_WEB__GRACEFUL_TIMEOUT": "5",
         "SENTRY_DSN": f"http://key@{receiver.address}/1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.address}",
         "dramatiq_worker_timeout": "50",
