@@ -12,8 +12,18 @@ help: ## Show this list
 demo: $(VENV)/ready ## Generate a project with the default answers, set it up and serve it (ARGS=--check: and stop)
 	$(VENV)/bin/python tests/demo.py $(ARGS)
 
-test: lint $(PROJECT_VENV)/ready ## Run the template's tests (ARGS: for pytest)
+test: lint test-template test-infrastructure ## Run all tests
+
+test-template: $(PROJECT_VENV)/ready ## Run the tests of questions, hooks, output and READMEs (ARGS: for pytest)
 	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's infrastructure in a baked project (ARGS: for pytest)
+	rm -rf build/infrastructure
+	$(VENV)/bin/cookiecutter . --no-input -o build/infrastructure
+	cp -R tests/infrastructure build/infrastructure/my_service/tests/
+	cd build/infrastructure/my_service && $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
+	cd build/infrastructure/my_service && \
+	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure $(ARGS)
 
 lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
 	$(VENV)/bin/ruff format --no-cache --check .
@@ -42,7 +52,10 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	$(MAKE) -C build/lock/my_service lock
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
 	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --group bench -c '$(PROJECT)/requirements-dev.txt' pyproject.toml -o requirements-bench.txt
+	  --group infrastructure -c '$(PROJECT)/requirements-dev.txt' pyproject.toml -o requirements-infrastructure.txt
+	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
+	  --group bench -c '$(PROJECT)/requirements-dev.txt' -c requirements-infrastructure.txt pyproject.toml \
+	  -o requirements-bench.txt
 
 bench-deploy: $(PROJECT_VENV)/ready ## Measure deploys under load, in a machine of their own, as root
 	$(VENV)/bin/python -m benchmarks.deploy
@@ -53,20 +66,21 @@ $(VENV)/ready: requirements-dev.txt
 	touch $@
 
 # The generated projects of all tests share one environment.
-$(PROJECT_VENV)/ready: $(PROJECT)/requirements-dev.txt $(VENV)/ready
+$(PROJECT_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-infrastructure.txt $(VENV)/ready
 	$(VENV)/bin/uv venv -q --allow-existing --python $(PYTHON) $(PROJECT_VENV)
-	$(VENV)/bin/uv pip sync -q --require-hashes --python $(PROJECT_VENV)/bin/python '$(PROJECT)/requirements-dev.txt'
+	$(VENV)/bin/uv pip sync -q --require-hashes --python $(PROJECT_VENV)/bin/python \
+	  '$(PROJECT)/requirements-dev.txt' requirements-infrastructure.txt
 	touch $@
 
 # What the queue is measured beside, together with all that the project needs.
-$(BENCH_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-bench.txt $(VENV)/ready
+$(BENCH_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-infrastructure.txt requirements-bench.txt $(VENV)/ready
 	$(VENV)/bin/uv venv -q --allow-existing --python $(PYTHON) $(BENCH_VENV)
 	$(VENV)/bin/uv pip sync -q --require-hashes --python $(BENCH_VENV)/bin/python \
-	  '$(PROJECT)/requirements-dev.txt' requirements-bench.txt
+	  '$(PROJECT)/requirements-dev.txt' requirements-infrastructure.txt requirements-bench.txt
 	touch $@
 
 clean: ## Remove environments, caches and what the demo made; also from the project's folder
 	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo test lint format bench bench-queue bench-deploy lock clean
+.PHONY: help demo test test-template test-infrastructure lint format bench bench-queue bench-deploy lock clean

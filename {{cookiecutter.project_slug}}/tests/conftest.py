@@ -5,6 +5,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -259,6 +260,12 @@ def run_jobs() -> int:
     finally:
         worker.stop()
     return broker.table.count("default", DEAD)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 def without_seconds(text: str) -> str:

@@ -28,7 +28,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import ConfigError, Settings, project_version
 from database.schedule import CatchUp, KnownSchedule, Schedule
-from tests.servers import free_port
+from tests.conftest import free_port
 
 MakeApp = Callable[..., Flask]
 Numbers = dict[tuple[str, ...], float]

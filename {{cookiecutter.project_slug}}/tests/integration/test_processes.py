@@ -33,7 +33,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import Settings
 from database.rate_limits import RateLimit
-from tests.servers import free_port
+from tests.conftest import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY_POINTS = ["main.py", "web.py", "queues.py", "scheduler.py", "gunicorn.conf.py"]

@@ -33,7 +33,7 @@ from app.ops.jobs import remove_expired
 from app.services import transaction
 from config import ConfigError, Settings, project_version
 from tests.conftest import run_jobs
-from tests.servers import free_port
+from tests.conftest import free_port
 
 MakeApp = Callable[..., Flask]
 JSON_LINES = {"APP_LOGGING__HANDLERS__CONSOLE__FORMATTER": "json"}

@@ -15,7 +15,7 @@ from backup import Refused
 from backup.create import create
 from backup.restore import restore, verify
 from config import Settings
-from tests.unit.backup.test_create_and_restore import tree
+from tests.infrastructure.backup.test_create_and_restore import tree
 
 Members = list[tuple[tarfile.TarInfo, bytes]]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Postgres
+from tests.infrastructure.servers import Postgres
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import redis
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-from tests.servers import Postgres, RabbitMQ, Redis
+from tests.infrastructure.servers import Postgres, RabbitMQ, Redis
 
 pytestmark = pytest.mark.slow
 

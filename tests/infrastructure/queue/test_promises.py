@@ -18,8 +18,8 @@ from dramatiq.rate_limits.backends import StubBackend
 from sqlalchemy.orm import Session
 
 from database.messages import DEAD, LATER
-from tests.integration.queue.conftest import OpenQueue, Queue, see_leases_renewed
-from tests.integration.queue.workers import Place, Workers, chaos, eventually
+from tests.infrastructure.queue.conftest import OpenQueue, Queue, see_leases_renewed
+from tests.infrastructure.queue.workers import Place, Workers, chaos, eventually
 
 AT_ONCE: dict[str, Any] = {"min_backoff": 1, "max_backoff": 1}
 

@@ -19,7 +19,7 @@ from backup.create import backups_in, create
 from backup.lock import no_removals
 from backup.restore import restore, verify
 from config import AppDir, Settings
-from tests.unit.backup.conftest import FILES, LEFT_OUT
+from tests.infrastructure.backup.conftest import FILES, LEFT_OUT
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes | None]]:

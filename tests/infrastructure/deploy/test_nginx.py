@@ -24,7 +24,7 @@ from config import ROOT, AppDir, Settings, load
 from deploy.installation import Site, render
 from storage.disks import Disks
 from tests.conftest import SECRET
-from tests.servers import HOST, Server, find, free_port, running
+from tests.infrastructure.servers import HOST, Server, find, free_port, running
 
 for program, package in {"nginx": "nginx", "openssl": "openssl"}.items():
     if not find(program):

@@ -13,9 +13,9 @@ from sqlalchemy import event
 from database.broker import DatabaseBroker
 from database.messages import MessageTable
 from database.outbox import OutboxBroker
-from tests.integration.queue.conftest import OpenQueue, Queue, see_leases_renewed
-from tests.integration.queue.workers import Place, eventually
-from tests.servers import RabbitMQ, Redis, Server
+from tests.infrastructure.queue.conftest import OpenQueue, Queue, see_leases_renewed
+from tests.infrastructure.queue.workers import Place, eventually
+from tests.infrastructure.servers import RabbitMQ, Redis, Server
 
 SERVERS = {"postgresql": "postgres_server", "redis": "redis_server", "rabbitmq": "rabbitmq_server"}
 

@@ -16,7 +16,7 @@ from backup.restore import restore, verify
 from config import ROOT, AppDir, load
 from database import connect
 from database.migrations import upgrade
-from tests.integration.backup.rehearsal import environment, problems, used
+from tests.infrastructure.backup.rehearsals.rehearsal import environment, problems, used
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from database.broker import TableBroker
 from database.broker_url import open_broker
 from database.messages import DEAD, MessageTable, QueueMessage
 from database.rate_limits import RateLimit
-from tests.integration.queue.workers import Place, eventually
+from tests.infrastructure.queue.workers import Place, eventually
 
 BACKENDS = ["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("postgresql", "redis", "rabbitmq"))]
 

@@ -14,7 +14,7 @@ from backup.create import create
 from backup.encryption import encrypt
 from backup.restore import restore, verify
 from config import Settings
-from tests.unit.backup.conftest import FILES
+from tests.infrastructure.backup.conftest import FILES
 
 PASSPHRASE = "a long passphrase"
 

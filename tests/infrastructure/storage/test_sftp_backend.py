@@ -17,7 +17,7 @@ from storage import InvalidPath, NotFound, PermissionDenied, Storage, StorageErr
 from storage.paths import PARTIAL
 
 if TYPE_CHECKING:
-    from tests.unit.storage.conftest import Sshd
+    from tests.infrastructure.storage.conftest import Sshd
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
+from tests.infrastructure.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
 
 
 def serve_or_skip(kind: type[AnyServer]) -> Iterator[AnyServer]:

@@ -20,7 +20,7 @@ import obstore
 import pytest
 
 from storage import Storage
-from tests.servers import free_port
+from tests.infrastructure.servers import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 SSHD_CONFIG = """

@@ -17,7 +17,7 @@ from database.broker import TableBroker
 from database.messages import CLAIM, READY
 from database.migrations import upgrade
 from database.redis_broker import RedisBroker
-from tests.servers import RabbitMQ, Redis
+from tests.infrastructure.servers import RabbitMQ, Redis
 
 Run = Callable[..., Result]
 Text = Callable[..., str]

@@ -17,8 +17,8 @@ from sqlalchemy import event, update
 from database import sessions
 from database.broker import DatabaseConsumer
 from database.messages import DEAD, LATER, READY, SUSPECT, ClaimedMessage, MessageTable, QueueMessage
-from tests.integration.queue.conftest import OpenQueue, Queue
-from tests.integration.queue.workers import eventually
+from tests.infrastructure.queue.conftest import OpenQueue, Queue
+from tests.infrastructure.queue.workers import eventually
 
 LEASE = 30.0
 Consume = Callable[..., DatabaseConsumer]
