@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, run_in
+from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, replace, run_in
 from demo import PAGES, fetch, free_port, stop, wait_until_ready
 from releasing import commit
 
@@ -88,13 +88,6 @@ def test_a_first_feature_as_the_readme_shows_it_passes_lint_and_tests(blog: Path
 
     assert result.returncode == 0, result.stdout[-5000:]
     assert len(list((blog / "database/versions").glob("*_notes_*.py"))) == 1
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    """Put one text in the place of another, which has to be there."""
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 def serve(command: str, folder: Path) -> None:
