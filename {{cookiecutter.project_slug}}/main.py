@@ -1,7 +1,9 @@
 """The service's command line. Without a command it runs web, queue and scheduler together."""
 
 import contextlib
+import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -16,7 +18,7 @@ from storage.commands import storage
 SECTIONS = {
     "Run": ["run"],
     "Set up": ["appdir", "config", "db"],
-    "Look after": ["doctor", "backup", "storage", "queue", "schedule", "user"],
+    "Look after": ["backup", "storage", "queue", "schedule", "user"],
 }
 
 
@@ -81,12 +83,19 @@ def cli(context: click.Context) -> None:
 @cli.command()
 def run() -> None:
     """Web, queue and scheduler together, until Ctrl-C or until one of them stops."""
-    from processes import run_together
-
     settings = load()
     become_service_user(settings.app_dir)
     require_safe(settings)
-    sys.exit(run_together(settings))
+    root = Path(__file__).resolve().parent
+    # `python` in the Procfile is this interpreter.
+    environ = {
+        **os.environ,
+        "APP_DIR": str(settings.app_dir.path),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+    }
+    os.chdir(root)
+    os.execve(sys.executable, [sys.executable, "-m", "honcho", "start"], environ)  # noqa: S606  (fixed arguments)
 
 
 @config.command()
@@ -103,19 +112,6 @@ def check() -> None:
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"ok: {len(settings.origins)} settings for {settings.environment}")
-
-
-@cli.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of what was checked.")
-def doctor(as_json: bool) -> None:
-    """Check everything that the service needs, and say what mends what is wrong.
-
-    Exits with 1 if a check has failed. Root checks as the owner of the app folder's data/, who runs the service.
-    """
-    from app import create_app
-    from app.doctor import report
-
-    sys.exit(0 if report(create_app, as_json=as_json) else 1)
 
 
 for command in (appdir, backup, config, db, storage):

@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         metrics.register(app)
         # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
         request_hooks.register(app, settings)
-        telemetry.register(app, settings)
+        telemetry.start(settings)
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)

@@ -1,6 +1,8 @@
 """What surrounds every job: an app context, a transaction, and log lines that say who sent it and in which request."""
 
 import functools
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,8 +12,6 @@ import structlog
 from dramatiq.brokers.stub import StubBroker
 from flask import Flask, g, has_request_context
 from sqlalchemy import inspect
-
-from database.attempts import Attempts
 
 
 class NoBroker(StubBroker):
@@ -43,7 +43,7 @@ def known_user_id() -> int | None:
     return identity[0] if identity else None
 
 
-class AppContext(Attempts):
+class AppContext(dramatiq.Middleware):
     """Runs each job in an app context with a session of its own, committed when the job returns.
 
     The actor's function is wrapped, so that a commit that fails is a job that fails, and is tried again; Dramatiq
@@ -51,9 +51,9 @@ class AppContext(Attempts):
     """
 
     def __init__(self, app: Flask, transaction: Callable[[Flask], AbstractContextManager[Any]]) -> None:
-        super().__init__()
         self.app = app
         self.transaction = transaction
+        self.began = threading.local()
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
         """Send the ids of the request, its user and its trace along, also from job to job."""
@@ -62,7 +62,7 @@ class AppContext(Attempts):
             if sender.get(name) is not None:
                 message.options.setdefault(name, sender[name])
 
-    def before_process_message(self, broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
+    def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """Put those ids, and the job's own, into every log line of the job."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
@@ -71,14 +71,22 @@ class AppContext(Attempts):
             message_id=message.message_id,
             attempt=message.options.get("retries", 0) + 1,
         )
-        super().before_process_message(broker, message)
+        self.began.at = time.perf_counter()
         logger.info("job started")
 
-    def ended(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy, seconds: float, *, failed: bool) -> None:
+    def after_process_message(
+        self,
+        _broker: dramatiq.Broker,
+        message: dramatiq.MessageProxy,
+        *,
+        result: object = None,
+        exception: BaseException | None = None,
+    ) -> None:
         """Say how it ended and how long it took; Dramatiq logs the traceback of one that failed."""
-        took = {"milliseconds": round(seconds * 1000, 1)}
-        if failed:
-            logger.warning("job failed", error=type(message._exception).__name__, **took)
+        took = {"milliseconds": round((time.perf_counter() - self.began.at) * 1000, 1)}
+        # One that another middleware has failed comes without an exception.
+        if exception or message.failed:
+            logger.warning("job failed", error=type(exception or message._exception).__name__, **took)
         else:
             logger.info("job done", **took)
         structlog.contextvars.clear_contextvars()

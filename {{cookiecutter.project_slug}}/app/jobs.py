@@ -4,11 +4,9 @@ import logging
 
 import dramatiq
 import svcs
-from sqlalchemy.orm import Session
 
 from backup.create import create
 from config import Settings
-from database.once import once
 from database.schedule import scheduled
 
 # Milliseconds after which a backup is given up: it may have to read a large disk.
@@ -17,7 +15,7 @@ BACKUP_TIME_LIMIT = 12 * 3600 * 1000
 logger = logging.getLogger(__name__)
 
 
-@scheduled("0 2 * * *", catch_up="latest")
+@scheduled("0 2 * * *")
 @dramatiq.actor(time_limit=BACKUP_TIME_LIMIT, max_retries=3)
 def back_up(slot: str) -> None:
     """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does.
@@ -32,9 +30,3 @@ def back_up(slot: str) -> None:
     logger.info(
         "backed up %d files to %s, removed %d older ones; due %s", done.files, done.path, len(done.pruned), slot
     )
-
-
-@dramatiq.actor(priority=-1)
-def answer_doctor(key: str) -> None:
-    """Show that a worker is alive: take a key, which the doctor looks for."""
-    once(key, svcs.flask.get(Session))

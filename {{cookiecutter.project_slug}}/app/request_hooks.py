@@ -6,11 +6,9 @@ import time
 import uuid
 
 import structlog
-import svcs
 from flask import Flask, Response, g, request, session
 
 from app.job_context import known_user_id
-from app.metrics import Metrics
 from config import Settings
 
 # What a form may hold beside its file, in bytes.
@@ -25,8 +23,6 @@ logger = structlog.stdlib.get_logger("app.request")
 
 def register(app: Flask, settings: Settings) -> None:
     """Attach the hooks. Those after a request run from the last to the first."""
-    with app.app_context():
-        metrics = svcs.flask.get(Metrics)
 
     @app.before_request
     def identify() -> None:
@@ -62,8 +58,6 @@ def register(app: Flask, settings: Settings) -> None:
     def log(response: Response) -> Response:
         seconds = time.perf_counter() - g.started
         route = request.url_rule.rule if request.url_rule else None
-        if request.endpoint != "metrics":
-            metrics.count_request(request.method, route, response.status_code, seconds)
         quiet = request.blueprint == "ops" or request.endpoint in QUIET
         user_id = known_user_id()
         logger.log(

@@ -16,11 +16,9 @@ from app import files
 from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
-from database.broker import PoisonGuard, TableBroker
-from database.broker_url import open_broker
-from database.messages import MessageTable
-from database.queue_statistics import JobCounts
+from database.broker import DatabaseBroker
 from database.schedule import SlotOutcomes
+from database.server_brokers import open_server_broker
 from storage import Storage
 from storage.disks import Disks, open_disks
 
@@ -52,7 +50,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, dramatiq.Broker, broker, ping=_ping_queue, on_registry_close=broker.close)
+    svcs.flask.register_value(app, type(broker), broker, ping=_ping_queue, on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:
@@ -109,18 +107,22 @@ def _engine(settings: Settings) -> Engine:
         raise settings.wrong("database.url", database.url, error) from None
 
 
-def _broker(app: Flask, engine: Engine, settings: Settings) -> TableBroker:
+def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
     """Dramatiq's broker, which is one for the process: actors that were declared on an earlier one move over."""
     queue = settings.queue
-    table = MessageTable(engine, current_session, lease=queue.lease, max_deliveries=queue.max_deliveries)
-    try:
-        broker = open_broker(queue.url, table, poll_interval=queue.poll_interval)
-    except ValueError as error:
-        raise settings.wrong("queue.url", queue.url, error) from None
+    broker: dramatiq.Broker
+    if queue.url:
+        try:
+            broker = open_server_broker(queue.url, current_session)
+        except ValueError as error:
+            raise settings.wrong("queue.url", queue.url, error) from None
+    else:
+        options = {"lease": queue.lease, "max_deliveries": queue.max_deliveries, "poll_interval": queue.poll_interval}
+        broker = DatabaseBroker(engine, current_session, **options)
     # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
-    broker.add_middleware(SlotOutcomes(engine), before=PoisonGuard)
-    broker.add_middleware(JobCounts(engine))
-    broker.add_middleware(AppContext(app, transaction), before=SlotOutcomes)
+    first = type(broker.middleware[0])
+    broker.add_middleware(AppContext(app, transaction), before=first)
+    broker.add_middleware(SlotOutcomes(engine), before=first)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
     for actor in previous.actors.values() if previous else ():
@@ -134,5 +136,6 @@ def _ping_database(engine: Engine) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _ping_queue(broker: TableBroker) -> None:
-    broker.check()
+def _ping_queue(broker: dramatiq.Broker) -> None:
+    if isinstance(broker, DatabaseBroker):
+        broker.check()

@@ -124,7 +124,6 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
 
     metrics_token: str
     sentry_dsn: str
-    otel_endpoint: str
 
 
 class Settings(Struct, frozen=True):

@@ -21,7 +21,7 @@ import svcs
 from flask import Flask, request
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
@@ -32,8 +32,7 @@ from app.accounts.passwords import hash_password
 from app.services import transaction
 from config import ROOT, AppDir, Settings, load
 from database import connect
-from database.broker import DatabaseBroker
-from database.messages import DEAD
+from database.broker import DatabaseBroker, QueueMessage
 from database.migrations import upgrade
 from storage.disks import Disks
 
@@ -141,7 +140,7 @@ def open_project() -> Iterator[Path]:
         place.chmod(0o755)
         for folder in ("app", "backup", "config", "database", "storage"):
             shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("main.py", "processes.py", "pyproject.toml", "requirements.txt"):
+        for file in ("main.py", "pyproject.toml", "requirements.txt"):
             shutil.copy(ROOT / file, place)
         yield place
 
@@ -259,7 +258,7 @@ def run_jobs() -> int:
         broker.join("default", timeout=20_000)
     finally:
         worker.stop()
-    return broker.table.count("default", DEAD)
+    return int(broker.rows(select(func.count()).where(QueueMessage.dead))[0][0])
 
 
 def free_port() -> int:

@@ -15,7 +15,7 @@ from werkzeug.datastructures import MultiDict
 from app.accounts.forms import RegisterForm
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import hash_password
-from app.command_line import ServiceGroup, WrongInput, as_json, print_json, print_table, printable
+from app.command_line import ServiceGroup, WrongInput, as_json, print_rows
 from app.services import transaction
 from config import Settings
 
@@ -36,7 +36,7 @@ def user() -> None:
 def create(name: str, email: str, admin: bool) -> None:
     """Make an account, by the rules of the registration page."""
     if find_user(_text(name, "the name").strip()):
-        raise WrongInput(f"{printable(name)}: this name is taken")
+        raise WrongInput(f"{name!r}: this name is taken")
     form = _checked(name, email, _read_password(), "username", "password", *(["email"] if email else []))
     account = User(
         username=form.username.data,
@@ -84,11 +84,8 @@ def admin(name: str, remove: bool) -> None:
 def list_users(as_json: bool) -> None:
     """All accounts, by name."""
     found = svcs.flask.get(Session).scalars(select(User).order_by(User.username))
-    rows = [{"name": row.username, "admin": row.is_admin, "created": row.created, "email": row.email} for row in found]
-    if as_json:
-        print_json(rows)
-    else:
-        print_table(("NAME", "ADMIN", "CREATED", "EMAIL"), [tuple(row.values()) for row in rows])
+    rows = [(row.username, row.is_admin, row.created, row.email) for row in found]
+    print_rows(("name", "admin", "created", "email"), rows, as_json=as_json)
 
 
 def _note(action: str, account: User, **fields: bool) -> None:
@@ -99,7 +96,7 @@ def _note(action: str, account: User, **fields: bool) -> None:
 def _find(name: str) -> User:
     account = find_user(_text(name, "the name").strip())
     if account is None:
-        raise WrongInput(f"{printable(name)}: there is no such account; see: python main.py user list")
+        raise WrongInput(f"{name!r}: there is no such account; see: python main.py user list")
     return account
 
 

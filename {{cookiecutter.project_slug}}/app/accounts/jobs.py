@@ -75,7 +75,7 @@ def remove_file(disk: str, path: str) -> None:
         remove_file.send_with_options(args=(disk, path), delay=PUT_OFF)
 
 
-@scheduled("15 3 * * *", catch_up="latest")
+@scheduled("15 3 * * *")
 @dramatiq.actor
 def remove_abandoned_uploads(slot: str) -> None:
     """Delete pictures that were stored by requests that failed afterwards, a day later."""

@@ -98,7 +98,7 @@ def export_posts(export_id: int) -> None:
         locked.finish("done")
 
 
-@scheduled("45 3 * * *", catch_up="latest")
+@scheduled("45 3 * * *")
 @dramatiq.actor
 def remove_expired_exports(slot: str) -> None:
     """Delete exports after a week and finished imports after 30 days, and all files that belong to none.

@@ -19,7 +19,7 @@ class PendingMigrations(Exception):
 
 
 # What operators call the services.
-NAMES = {"Engine": "database", "Disks": "storage", "Broker": "queue"}
+NAMES = {"Engine": "database", "Disks": "storage"}
 
 
 @blueprint.get("/livez")
@@ -74,7 +74,7 @@ def _release() -> str | None:
 
 def _name(ping: svcs.ServicePing) -> str:
     kind = ping.name.rpartition(".")[2]
-    return NAMES.get(kind, kind.lower())
+    return "queue" if kind.endswith("Broker") else NAMES.get(kind, kind.lower())
 
 
 def _check_migrations() -> None:

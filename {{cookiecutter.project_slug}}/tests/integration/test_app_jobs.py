@@ -16,7 +16,7 @@ from app.accounts import User
 from app.extensions import csrf
 from app.job_context import NoBroker
 from app.services import current_session, transaction
-from database.messages import QueueMessage
+from database.broker import QueueMessage
 
 Job = Callable[..., None]
 Work = Callable[[], int]

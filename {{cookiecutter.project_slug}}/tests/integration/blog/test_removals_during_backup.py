@@ -11,7 +11,7 @@ from app.services import transaction
 from backup.lock import no_removals
 from config import Settings
 from database import utc_now
-from database.messages import QueueMessage
+from database.broker import QueueMessage
 from storage.disks import Disks
 
 SLOT = "2026-01-01T03:45:00+00:00"

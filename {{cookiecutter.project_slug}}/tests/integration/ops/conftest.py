@@ -1,20 +1,11 @@
 """What the tests of the page of administrators share."""
 
-import dramatiq
 import pytest
 from flask import Flask
 
 from app.accounts import User
 from app.services import transaction
-from database.broker import TableBroker
 from tests.conftest import Browser
-
-
-@pytest.fixture
-def broker(app: Flask) -> TableBroker:
-    broker = dramatiq.get_broker()
-    assert isinstance(broker, TableBroker)
-    return broker
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """The posts of app/blog/, their imports and exports.
 
-Revision: 0005_blog
-Follows: 0004_accounts
+Revision: 0003_blog
+Follows: 0002_accounts
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005_blog"
-down_revision = "0004_accounts"
+revision = "0003_blog"
+down_revision = "0002_accounts"
 branch_labels = None
 depends_on = None
 

@@ -1,14 +1,14 @@
 """The accounts of app/accounts/.
 
-Revision: 0004_accounts
-Follows: 0003_rate_limits
+Revision: 0002_accounts
+Follows: 0001_infrastructure
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_accounts"
-down_revision = "0003_rate_limits"
+revision = "0002_accounts"
+down_revision = "0001_infrastructure"
 branch_labels = None
 depends_on = None
 
