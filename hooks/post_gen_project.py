@@ -8,6 +8,7 @@ Somebody waits for this script: it imports and compiles only what it needs, when
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,8 +19,9 @@ from types import CodeType
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 MANIFEST = "manifest.txt"
-# Made by the other hook where a project is written anew: the folders as they were.
+# Where a project is written anew, the other hook has moved its files there, and has left an empty file.
 REGENERATING = ".regenerating"
+RENDERED = "LICENSE"
 
 RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
 CREDENTIAL_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
@@ -59,25 +61,29 @@ def drop(paths: Iterable[str]) -> None:
             folder = os.path.dirname(folder)
 
 
-def put_back(dropped: set[str]) -> None:
-    """Return to their places the files of the project's owner: those that the template does not bring.
+def put_back(dropped: set[str]) -> bool:
+    """Return to their places the files of the project's owner, and say whether these are all that were there.
 
-    A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
+    They are with --skip-if-file-exists. Without it, they are those that the template does not bring: at a path of
+    `dropped`, a file that is not the template's to the letter. Such a file is dropped no longer.
     """
     import filecmp
     import shutil
 
+    keep = not os.path.getsize(RENDERED)
+    if keep:
+        os.remove(RENDERED)
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
             path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
-            if path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False)):
-                dropped.remove(path)
-                os.replace(old, path)
-            elif not os.path.lexists(path):
+            is_own = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
+            if keep or is_own or not os.path.lexists(path):
+                dropped.discard(path)
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-                os.rename(old, path)
+                os.replace(old, path)
     shutil.rmtree(REGENERATING)
+    return keep
 
 
 def find_files() -> set[str]:
@@ -118,9 +124,17 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
         lowered = text.lower()
         if any(word in lowered for word in CREDENTIAL_WORDS) and (found := re.search(CREDENTIAL, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
-        if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
-            findings.append(f"{path}: the executable bit and the #! line do not agree")
+        set_mode(path, executable=text.startswith("#!"))
     return texts
+
+
+def set_mode(path: str, *, executable: bool) -> None:
+    """Give a file the mode of a new one: the template's may be read-only, or from an archive without modes."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    # Some file systems have no modes.
+    with contextlib.suppress(OSError):
+        os.chmod(path, (0o777 if executable else 0o666) & ~umask)
 
 
 def line_of(text: str, position: int) -> int:
@@ -279,16 +293,15 @@ def main() -> int:
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
     regenerating = os.path.exists(REGENERATING)
-    if regenerating:
-        put_back(dropped)
+    keep = regenerating and put_back(dropped)
     drop(dropped)
     # In a project that is written anew, what is there beside the template's files is its owner's business.
     present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
-    findings = check_project(present, kept)
-    if findings:
+    if findings := check_project(present, kept):
         print("\n".join(findings), file=sys.stderr)
-        return 1
-    print(
+        # Files that were kept as they are may be anything.
+        return 0 if keep else 1
+    done = (
         f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
         f"  cd {os.getcwd()}\n"
         "  git init && git add -A && git commit -m 'Start'\n"
@@ -296,6 +309,9 @@ def main() -> int:
         "  make test    run its tests\n"
         "  make         everything else\n"
     )
+    # A project that is finished must not be deleted because a terminal cannot show its path, or is gone.
+    with contextlib.suppress(OSError):
+        os.write(2, done.encode(errors="backslashreplace"))
     return 0
 
 
