@@ -55,7 +55,9 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	$(MAKE) -C build/lock/my_service lock UV='$(abspath $(VENV))/bin/uv'
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
 	$(PIN) --group infrastructure -c '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
-	$(PIN) --group bench -c '$(PROJECT)/requirements-dev.txt' -c requirements-infrastructure.txt -o requirements-bench.txt
+	@# What the queue is measured beside has to share an environment with the project, whatever versions it asks for.
+	$(PIN) --group bench --override '$(PROJECT)/requirements-dev.txt' --override requirements-infrastructure.txt \
+	  -o requirements-bench.txt
 
 bench-deploy: $(PROJECT_VENV)/ready ## Measure deploys under load, in a machine of their own, as root
 	$(VENV)/bin/python -m benchmarks.deploy
