@@ -19,9 +19,10 @@ from types import CodeType
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 MANIFEST = "manifest.txt"
-# Where a project is written anew, the other hook has moved its files there, and has left an empty file.
+os.umask(UMASK := os.umask(0))
+# Where a project is written anew, the other hook has moved its files to this folder, and has made this file, empty.
 REGENERATING = ".regenerating"
-RENDERED = "LICENSE"
+MARKER = "LICENSE"
 
 RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
 CREDENTIAL_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
@@ -62,28 +63,28 @@ def drop(paths: Iterable[str]) -> None:
 
 
 def put_back(dropped: set[str]) -> bool:
-    """Return to their places the files of the project's owner, and say whether these are all that were there.
+    """Return to their places the files that the template does not bring; with --skip-if-file-exists, all files.
 
-    They are with --skip-if-file-exists. Without it, they are those that the template does not bring: at a path of
-    `dropped`, a file that is not the template's to the letter. Such a file is dropped no longer.
+    A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
+    Returns whether all were put back.
     """
     import filecmp
     import shutil
 
-    keep = not os.path.getsize(RENDERED)
-    if keep:
-        os.remove(RENDERED)
+    keep_all = os.path.getsize(MARKER) == 0
+    if keep_all:
+        os.remove(MARKER)
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
             path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
-            is_own = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
-            if keep or is_own or not os.path.lexists(path):
+            changed = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
+            if keep_all or changed or not os.path.lexists(path):
                 dropped.discard(path)
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
                 os.replace(old, path)
     shutil.rmtree(REGENERATING)
-    return keep
+    return keep_all
 
 
 def find_files() -> set[str]:
@@ -108,7 +109,7 @@ def folders_of(path: str) -> list[str]:
 
 
 def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
-    """The files' texts; adds findings about what may stand in no file at all."""
+    """The files' texts, once their modes are set; adds findings about what may stand in no file at all."""
     texts = {}
     for path in sorted(paths):
         try:
@@ -124,17 +125,10 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
         lowered = text.lower()
         if any(word in lowered for word in CREDENTIAL_WORDS) and (found := re.search(CREDENTIAL, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
-        set_mode(path, executable=text.startswith("#!"))
+        # In the template it may be read-only, or from an archive without modes; some file systems have none at all.
+        with contextlib.suppress(OSError):
+            os.chmod(path, (0o777 if text.startswith("#!") else 0o666) & ~UMASK)
     return texts
-
-
-def set_mode(path: str, *, executable: bool) -> None:
-    """Give a file the mode of a new one: the template's may be read-only, or from an archive without modes."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    # Some file systems have no modes.
-    with contextlib.suppress(OSError):
-        os.chmod(path, (0o777 if executable else 0o666) & ~umask)
 
 
 def line_of(text: str, position: int) -> int:
@@ -293,14 +287,14 @@ def main() -> int:
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
     regenerating = os.path.exists(REGENERATING)
-    keep = regenerating and put_back(dropped)
+    keep_all = regenerating and put_back(dropped)
     drop(dropped)
     # In a project that is written anew, what is there beside the template's files is its owner's business.
     present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
     if findings := check_project(present, kept):
         print("\n".join(findings), file=sys.stderr)
-        # Files that were kept as they are may be anything.
-        return 0 if keep else 1
+        # The owner's files may be as they like.
+        return 0 if keep_all else 1
     done = (
         f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
         f"  cd {os.getcwd()}\n"

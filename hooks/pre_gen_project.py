@@ -14,7 +14,7 @@ import sys
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 REGENERATING = ".regenerating"
-RENDERED = "LICENSE"
+MARKER = "LICENSE"
 FOLDERS = {".github", "app", "backup", "config", "database", "deploy", "docs", "storage", "tests"}
 CHOICES = {
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
@@ -77,7 +77,7 @@ def shown(answer: str) -> str:
 
 
 def set_aside() -> list[str]:
-    """Move what Cookiecutter may replace in a project that it writes anew; the other hook brings back what has to stay.
+    """Move what Cookiecutter may replace in a project that it writes anew; the other hook puts back what stays.
 
     Returns why that cannot be done, if it cannot.
     """
@@ -87,8 +87,8 @@ def set_aside() -> list[str]:
     os.mkdir(REGENERATING)
     for name in names:
         os.rename(name, os.path.join(REGENERATING, name))
-    # With --skip-if-file-exists, Cookiecutter leaves this file empty, and the other hook brings back all of them.
-    with open(RENDERED, "x", encoding="utf-8"):
+    # With --skip-if-file-exists, Cookiecutter leaves this file as it is, and so the other hook knows.
+    with open(MARKER, "x", encoding="utf-8"):
         return []
 
 
