@@ -47,16 +47,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     if proxies := settings.web.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
 
+    telemetry.start(settings)
     services.register(app, settings)
     try:
         metrics.register(app)
         # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
         request_hooks.register(app, settings)
-        telemetry.start(settings)
         extensions.register(app, settings)
         errors.register(app)
         pages.register(app, settings)
-        static_files.register(app, settings)
+        static_files.register(app)
         files.register(app)
         for feature in settings.app.features:
             load_feature(feature, settings).register(app)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
+from config import printable
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
 
 
@@ -21,14 +23,13 @@ class WrongInput(click.ClickException):
 
 
 class ServiceGroup(AppGroup):
-    """Turns failures of the database into lines for people."""
+    """A group of commands whose database errors are one line, with exit code 1."""
 
     def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 1 with one line if the database cannot be reached."""
         try:
             return super().invoke(context)
         except DBAPIError as error:
-            raise click.ClickException(f"database: {' '.join(str(error.orig).split())}") from None
+            raise click.ClickException(printable(f"database: {error.orig}")) from None
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
@@ -45,4 +46,4 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json:
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))

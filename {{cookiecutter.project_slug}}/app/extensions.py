@@ -19,6 +19,10 @@ from database import rate_limits  # noqa: F401  (makes database:// known to the 
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+csrf = CSRFProtect()
+limiter = Limiter(get_remote_address)
+login_manager = LoginManager()
+
 
 class PageSessions(SecureCookieSessionInterface):
     """Only pages make a session last longer.
@@ -28,16 +32,10 @@ class PageSessions(SecureCookieSessionInterface):
     """
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Send the cookie with pages, and whenever the session has changed."""
         if session.modified or response.mimetype == "text/html":
             super().save_session(app, session, response)
         elif session.accessed:
             response.vary.add("Cookie")
-
-
-csrf = CSRFProtect()
-limiter = Limiter(get_remote_address)
-login_manager = LoginManager()
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -54,9 +52,8 @@ def register(app: Flask, settings: Settings) -> None:
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     app.session_interface = PageSessions()
-    csrf.init_app(app)
-    limiter.init_app(app)
-    login_manager.init_app(app)
+    for extension in (csrf, limiter, login_manager):
+        extension.init_app(app)
 
 
 def accepts_files(view: View) -> View:
@@ -77,7 +74,7 @@ def wants_json() -> bool:
 
 @login_manager.unauthorized_handler
 def ask_to_log_in() -> BaseResponse:
-    """People get the login page and come back afterwards; programs get 401."""
+    """Send people to the login page, and back afterwards; programs get 401."""
     if wants_json():
         abort(401)
     if request.method == "GET":

@@ -8,10 +8,9 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 import svcs
-from flask import Flask, Response, abort, current_app, has_request_context, request
+from flask import Flask, Response, abort, current_app, has_request_context, request, send_file
 from itsdangerous import Signer
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.wsgi import wrap_file
 
 from config import Settings
 from storage import InvalidPath, NotFound
@@ -57,7 +56,7 @@ def link(disk: str, path: str, expires: timedelta) -> str:
 
 
 def send(disk: str, path: str) -> Response:
-    """The file that a link leads to, whole or in ranges (RFC 9110, section 14)."""
+    """The file that a link leads to, whole or a range of it (RFC 9110, section 14)."""
     until = request.args.get("expires", default=0, type=int)
     if not _signer().verify_signature(_signed_text(disk, path, until), request.args.get("signature", "")):
         abort(403, "This link is not valid.")
@@ -72,36 +71,29 @@ def send(disk: str, path: str) -> Response:
         stream = storage.open(path)
     except (NotFound, InvalidPath):
         abort(404, "This file is gone.")
-
     name = PurePosixPath(path)
     shown = SHOWN.get(name.suffix.lower())
-    response = Response(mimetype=shown or "application/octet-stream", direct_passthrough=True)
-    # Headers are Latin-1; RFC 6266 has a way to write any other name.
-    named = {"filename": name.name} if name.name.isascii() else {"filename*": f"UTF-8''{quote(name.name, safe='')}"}
-    response.headers.set("Content-Disposition", "inline" if shown else "attachment", **named)
+    response = send_file(
+        stream, shown or "application/octet-stream", not shown, name.name, False, entry.etag, entry.modified
+    )
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    # Browsers keep it and ask each time whether it is still the same: a path may get other content.
+    # Browsers keep it, and ask each time whether it is still the same: a path may get other content.
     response.cache_control.private = True
-    response.cache_control.no_cache = True
     accel = svcs.flask.get(Settings).storage.accel_redirect
     if accel and isinstance(storage.backend, FileBackend):
-        stream.close()
+        response.close()
+        response.set_data(b"")
+        for header in ("ETag", "Last-Modified"):  # nginx has its own.
+            del response.headers[header]
         response.headers["X-Accel-Redirect"] = f"{accel.rstrip('/')}/{quote(disk)}/{quote(entry.path)}"
         return response
-    response.last_modified = entry.modified
-    response.set_etag(entry.etag)
-    size = stream.seek(0, io.SEEK_END)
+    response.content_length = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    response.response = wrap_file(request.environ, stream, 1 << 16)
-    response.content_length = size
     try:
-        return response.make_conditional(request, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
+        return response.make_conditional(request, accept_ranges=True, complete_length=response.content_length)  # type: ignore[return-value]
     except RequestedRangeNotSatisfiable:
-        if request.range and request.range.units == "bytes" and request.range.ranges[0][0] >= size:
-            stream.close()
-            raise
-        # Werkzeug refuses several ranges, a suffix longer than the file, and other units: these get the whole file.
-        return response
+        response.close()
+        raise
 
 
 def _signer() -> Signer:

@@ -1,0 +1,162 @@
+"""`python main.py check`: looks at everything that the service needs, and names the command that mends it."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+
+import click
+import dramatiq
+import svcs
+from click import ClickException as Failed
+from flask import current_app, has_app_context
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app import create_app
+from app.jobs import do_nothing
+from app.services import UPGRADE, transaction
+from config import Settings, find_app_dir, load, mask, printable
+from database import queue_admin, sessions, utc_now
+from database.base import database_time
+from database.broker import DatabaseBroker, QueueMessage
+from database.migrations import pending
+from database.schedule import SCHEDULES, ScheduleSlot
+
+# What a scheduler may be late, and the seconds that a worker gets to take a job.
+LATE = timedelta(minutes=5)
+PATIENCE = 5.0
+MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("skipped", "yellow")}
+
+
+class Skipped(Exception):
+    """Why something was not checked."""
+
+
+def app_folder() -> str:
+    folder = find_app_dir()
+    for path, what, mend in folder.check():
+        raise Failed(f"{path}: {what}; run `{mend}`")
+    return str(folder.path)
+
+
+def disk_space() -> str:
+    total, _, free = shutil.disk_usage(path := find_app_dir().path)
+    found = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
+    if free < max(5e8, total / 20):
+        raise Failed(f"{found}, expected 500 MB and 5 %; `du -xh --max-depth=2 {path}` shows what takes it")
+    return found
+
+
+def services() -> str:
+    pings = svcs.flask.get_pings()
+    for ping in pings:
+        try:
+            ping.ping()
+        except Exception as error:  # noqa: BLE001  (each has errors of its own)
+            where = "`python main.py config show` says where it is looked for"
+            raise Failed(f"{ping.name}: {getattr(error, 'orig', None) or error}; {where}") from None
+    return ", ".join(ping.name.rpartition(".")[2] for ping in pings)
+
+
+def migrations() -> str:
+    if pending(svcs.flask.get(Engine)):
+        raise Failed(UPGRADE)
+    return "none is pending"
+
+
+def pages() -> str:
+    host = next(iter(svcs.flask.get(Settings).security.trusted_hosts), "localhost").lstrip(".")
+    paths = sorted({"/", "/readyz"} & {rule.rule for rule in current_app.url_map.iter_rules()})
+    for path in paths:
+        response = current_app.test_client().get(path, base_url=f"https://{host}")
+        if response.status_code >= 400:
+            raise Failed(f"{path} answers {response.status}; the log says why")
+    return " ".join(paths)
+
+
+def clock() -> str:
+    session, now = svcs.flask.get(Session), utc_now()
+    apart = session.scalars(select(database_time())).one() - now.timestamp()
+    if abs(apart) > 5:
+        raise Failed(f"the database's is {apart:+.0f} s from this machine's; run `timedatectl set-ntp true` on both")
+    ahead = session.scalar(select(func.max(ScheduleSlot.sent)).where(ScheduleSlot.sent > now + LATE))
+    return f"{now:%Y-%m-%d %H:%M} UTC" + (f"; once it was ahead, at {ahead:%Y-%m-%d %H:%M}" if ahead else "")
+
+
+def scheduler() -> str:
+    slots = select(ScheduleSlot.schedule, func.max(ScheduleSlot.slot)).where(ScheduleSlot.slot <= utc_now())
+    last = dict(svcs.flask.get(Session).execute(slots.group_by(ScheduleSlot.schedule)).tuples().all())
+    if not last:
+        raise Skipped("none has ever run; `python scheduler.py` starts one")
+    for name, schedule in SCHEDULES.items():
+        due = schedule.latest_slot(utc_now() - LATE)
+        if name not in last or last[name] < due:
+            raise Failed(
+                f"{name} was due at {due:%Y-%m-%d %H:%M} UTC; start one: `python scheduler.py`, or see its log"
+            )
+    return f"the last slot was {max(last.values()):%Y-%m-%d %H:%M} UTC"
+
+
+def worker() -> str:
+    reading = sessions(svcs.flask.get(Engine), read_only=True)
+    if not isinstance(dramatiq.get_broker(), DatabaseBroker):
+        raise Skipped("the queue is on a server, whose own tools show its workers")
+    began, sent = time.monotonic(), do_nothing.send().message_id
+    while (waited := time.monotonic() - began) < PATIENCE:
+        with reading() as session:
+            is_dead = session.scalar(select(QueueMessage.dead).where(QueueMessage.message_id == sent))
+        if is_dead is None:
+            return f"one has run a job after {waited:.1f} s"
+        if is_dead:
+            raise Failed("a job that does nothing has failed; `python main.py queue list --state failed` says why")
+        time.sleep(0.05)
+    with transaction(current_app) as session:
+        queue_admin.cancel(session, [sent])
+    raise Skipped(f"none took a job in {PATIENCE:.0f} s: they are busy, or `python queues.py` has to be started")
+
+
+CHECKS = (app_folder, disk_space, services, migrations, pages, clock, scheduler, worker)
+
+
+def report(*, as_json: bool) -> bool:
+    """Print a line for each check; returns whether none has failed."""
+    rows = []
+    with ExitStack() as stack:
+        # The lines of requests and commands say nothing here; errors do.
+        logging.disable(logging.WARNING)
+        stack.callback(logging.disable, logging.NOTSET)
+
+        def settings() -> str:
+            found = load()
+            app = create_app(found)
+            stack.callback(svcs.flask.close_registry, app)
+            stack.enter_context(app.app_context())
+            return f"{len(found.origins)} for {found.environment}"
+
+        for check in (settings, *CHECKS):
+            ok, detail = _outcome(check)
+            rows.append({"name": check.__name__.replace("_", " "), "ok": ok, "detail": detail})
+            if not as_json:
+                mark, colour = MARKS[ok]
+                click.echo(f"{click.style(mark.ljust(8), colour)}{rows[-1]['name']:<12}{detail}")
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    return not any(row["ok"] is False for row in rows)
+
+
+def _outcome(check: Callable[[], str]) -> tuple[bool | None, str]:
+    try:
+        return True, check()
+    except Skipped as reason:
+        return None, str(reason)
+    except DBAPIError:
+        return None, "needs the database"
+    except Exception as error:  # noqa: BLE001  (a part may fail in any way, and the others are checked all the same)
+        if not has_app_context() and isinstance(error, RuntimeError):
+            return None, "needs the settings"
+        return False, printable(mask("", "; ".join(str(error).splitlines()) or type(error).__name__))
