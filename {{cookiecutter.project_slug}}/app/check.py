@@ -1,6 +1,5 @@
 """`python main.py check`: looks at everything that the service needs, and names the command that mends it."""
 
-import json
 import logging
 import shutil
 import time
@@ -8,29 +7,28 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
 
-import click
 import dramatiq
 import svcs
 from click import ClickException as Failed
+from dramatiq.errors import BrokerConnectionError
 from flask import current_app, has_app_context
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app import create_app
+from app.command_line import print_rows
 from app.jobs import do_nothing
 from app.services import UPGRADE, transaction
-from config import Settings, find_app_dir, load, mask, printable
-from database import queue_admin, sessions, utc_now
+from config import Settings, find_app_dir, load, mask
+from database import queue_admin, utc_now
 from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
 from database.migrations import pending
 from database.schedule import SCHEDULES, ScheduleSlot
 
 # What a scheduler may be late, and the seconds that a worker gets to take a job.
-LATE = timedelta(minutes=5)
-PATIENCE = 5.0
-MARKS = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("skipped", "yellow")}
+LATE, PATIENCE = timedelta(minutes=5), 5.0
 
 
 class Skipped(Exception):
@@ -58,15 +56,15 @@ def services() -> str:
         try:
             ping.ping()
         except Exception as error:  # noqa: BLE001  (each has errors of its own)
-            where = "`python main.py config show` says where it is looked for"
-            raise Failed(f"{ping.name}: {getattr(error, 'orig', None) or error}; {where}") from None
+            reason = getattr(error, "orig", None) or error
+            raise Failed(f"{ping.name}: {reason}; `python main.py config show` says where it is expected") from None
     return ", ".join(ping.name.rpartition(".")[2] for ping in pings)
 
 
 def migrations() -> str:
     if pending(svcs.flask.get(Engine)):
         raise Failed(UPGRADE)
-    return "none is pending"
+    return "all applied"
 
 
 def pages() -> str:
@@ -90,7 +88,7 @@ def clock() -> str:
 
 def scheduler() -> str:
     slots = select(ScheduleSlot.schedule, func.max(ScheduleSlot.slot)).where(ScheduleSlot.slot <= utc_now())
-    last = dict(svcs.flask.get(Session).execute(slots.group_by(ScheduleSlot.schedule)).tuples().all())
+    last = dict(svcs.flask.get(Session).execute(slots.group_by(ScheduleSlot.schedule)).all())
     if not last:
         raise Skipped("none has ever run; `python scheduler.py` starts one")
     for name, schedule in SCHEDULES.items():
@@ -103,31 +101,26 @@ def scheduler() -> str:
 
 
 def worker() -> str:
-    reading = sessions(svcs.flask.get(Engine), read_only=True)
-    if not isinstance(dramatiq.get_broker(), DatabaseBroker):
+    broker = dramatiq.get_broker()
+    if svcs.flask.get(Settings).queue.url or not isinstance(broker, DatabaseBroker):
         raise Skipped("the queue is on a server, whose own tools show its workers")
-    began, sent = time.monotonic(), do_nothing.send().message_id
+    message, began = do_nothing.send(), time.monotonic()
+    row = select(QueueMessage.dead).where(QueueMessage.message_id == message.message_id)
     while (waited := time.monotonic() - began) < PATIENCE:
-        with reading() as session:
-            is_dead = session.scalar(select(QueueMessage.dead).where(QueueMessage.message_id == sent))
-        if is_dead is None:
+        if not (found := broker.rows(row)):
             return f"one has run a job after {waited:.1f} s"
-        if is_dead:
+        if found[0].dead:
             raise Failed("a job that does nothing has failed; `python main.py queue list --state failed` says why")
         time.sleep(0.05)
     with transaction(current_app) as session:
-        queue_admin.cancel(session, [sent])
+        queue_admin.cancel(session, [message.message_id])
     raise Skipped(f"none took a job in {PATIENCE:.0f} s: they are busy, or `python queues.py` has to be started")
-
-
-CHECKS = (app_folder, disk_space, services, migrations, pages, clock, scheduler, worker)
 
 
 def report(*, as_json: bool) -> bool:
     """Print a line for each check; returns whether none has failed."""
-    rows = []
     with ExitStack() as stack:
-        # The lines of requests and commands say nothing here; errors do.
+        # What requests and commands log here says nothing; errors do.
         logging.disable(logging.WARNING)
         stack.callback(logging.disable, logging.NOTSET)
 
@@ -138,25 +131,20 @@ def report(*, as_json: bool) -> bool:
             stack.enter_context(app.app_context())
             return f"{len(found.origins)} for {found.environment}"
 
-        for check in (settings, *CHECKS):
-            ok, detail = _outcome(check)
-            rows.append({"name": check.__name__.replace("_", " "), "ok": ok, "detail": detail})
-            if not as_json:
-                mark, colour = MARKS[ok]
-                click.echo(f"{click.style(mark.ljust(8), colour)}{rows[-1]['name']:<12}{detail}")
-    if as_json:
-        click.echo(json.dumps(rows, indent=2))
-    return not any(row["ok"] is False for row in rows)
+        checks = (settings, app_folder, disk_space, services, migrations, pages, clock, scheduler, worker)
+        rows = [(check.__name__.replace("_", " "), *_result(check)) for check in checks]
+    print_rows(("check", "result", "detail"), rows, as_json=as_json)
+    return not any(result == "FAILED" for _, result, _ in rows)
 
 
-def _outcome(check: Callable[[], str]) -> tuple[bool | None, str]:
+def _result(check: Callable[[], str]) -> tuple[str, str]:
     try:
-        return True, check()
+        return "ok", check()
     except Skipped as reason:
-        return None, str(reason)
-    except DBAPIError:
-        return None, "needs the database"
+        return "skipped", str(reason)
+    except (BrokerConnectionError, DBAPIError):
+        return "skipped", "needs the database"
     except Exception as error:  # noqa: BLE001  (a part may fail in any way, and the others are checked all the same)
-        if not has_app_context() and isinstance(error, RuntimeError):
-            return None, "needs the settings"
-        return False, printable(mask("", "; ".join(str(error).splitlines()) or type(error).__name__))
+        if isinstance(error, RuntimeError) and not has_app_context():
+            return "skipped", "needs the settings"
+        return "FAILED", mask("", "; ".join(str(error).splitlines()) or type(error).__name__)

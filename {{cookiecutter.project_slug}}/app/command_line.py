@@ -1,6 +1,7 @@
 """What the commands of the app have in common: errors in one line, tables for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -23,24 +24,25 @@ class WrongInput(click.ClickException):
 
 
 class ServiceGroup(AppGroup):
-    """A group of commands whose database errors are one line, with exit code 1."""
+    """A group of commands that say in one line what is wrong with the database."""
 
     def invoke(self, context: click.Context) -> object:
         try:
             return super().invoke(context)
         except DBAPIError as error:
-            raise click.ClickException(printable(f"database: {error.orig}")) from None
+            raise click.ClickException(f"database: {' '.join(str(error.orig).split())}") from None
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
-    """A table on the terminal, or JSON."""
+    """Print JSON, or a table; where it is not printed on a terminal, each of its rows is one line."""
     if as_json:
         click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, default=str))
         return
     table = Table(*(name.upper() for name in header), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(markup=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 10_000
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def _cell(value: Any) -> str:

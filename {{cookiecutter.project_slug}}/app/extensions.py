@@ -10,7 +10,6 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
-from limits import parse_many
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -20,7 +19,7 @@ from database import rate_limits  # noqa: F401  (makes database:// known to the 
 View = TypeVar("View", bound=Callable[..., Any])
 
 csrf = CSRFProtect()
-limiter = Limiter(get_remote_address)
+limiter = Limiter(get_remote_address, storage_uri="database://", headers_enabled=True)
 login_manager = LoginManager()
 
 
@@ -38,17 +37,8 @@ class PageSessions(SecureCookieSessionInterface):
             response.vary.add("Cookie")
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Attach the extensions to `app`.
-
-    Raises:
-        ConfigError: a rate limit cannot be read; the limiter itself would then limit nothing.
-    """
-    for name, limit in settings.security.rate_limits.items():
-        try:
-            parse_many(limit)
-        except ValueError:
-            raise settings.wrong(f"security.rate_limits.{name}", limit, "expected one like 10 per minute") from None
+def register(app: Flask) -> None:
+    """Attach the extensions to `app`."""
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     app.session_interface = PageSessions()

@@ -15,7 +15,10 @@ def start(settings: Settings) -> None:
     try:
         import sentry_sdk
         from sentry_sdk.integrations.dramatiq import DramatiqIntegration
+        from sentry_sdk.integrations.logging import ignore_logger
 
+        # It says what the integration reports, and the job's arguments.
+        ignore_logger("dramatiq.worker.WorkerThread")
         sentry_sdk.init(
             dsn,
             release=f"{settings.app.slug}@{project_version(settings.root)}",
