@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import dramatiq
 import pytest
@@ -24,7 +24,7 @@ SECRET = "hunter2"
 class Receiver(BaseHTTPRequestHandler):
     """Takes what Sentry's SDK sends."""
 
-    received: list[bytes] = []
+    received: ClassVar[list[bytes]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -38,7 +38,7 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def dsn() -> Iterator[str]:
     """The address of a receiver."""
-    Receiver.received = []
+    Receiver.received.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
