@@ -5,7 +5,7 @@ from config import Settings, mask, project_version
 
 
 def start(settings: Settings) -> None:
-    """Send errors, if the settings name a receiver. Sentry has to know of it before the queue's broker is made.
+    """Send errors, if the settings say where. Sentry has to be told before the queue's broker is made.
 
     Raises:
         ConfigError: the package is not installed, or the address is wrong.
@@ -17,7 +17,7 @@ def start(settings: Settings) -> None:
         from sentry_sdk.integrations.dramatiq import DramatiqIntegration
         from sentry_sdk.integrations.logging import ignore_logger
 
-        # It says what the integration reports, and the job's arguments.
+        # It logs what the integration sends, with the job's arguments.
         ignore_logger("dramatiq.worker.WorkerThread")
         sentry_sdk.init(
             dsn,
@@ -25,13 +25,9 @@ def start(settings: Settings) -> None:
             environment=settings.environment,
             include_local_variables=False,
             max_request_body_size="never",
-            before_send=lambda event, _hint: mask(
-                "", {**event, "tags": {**event.get("tags", {}), **logs.context.get()}}
-            ),
+            before_send=lambda event, _hint: mask("", {**event, "tags": dict(logs.context.get())}),
             integrations=[DramatiqIntegration()],
         )
-    except ModuleNotFoundError as error:
-        reason = f"{error.name} is not installed; run `make lock EXTRAS=sentry && make setup`"
-        raise settings.wrong("telemetry.sentry_dsn", dsn, reason) from None
-    except ValueError as error:
-        raise settings.wrong("telemetry.sentry_dsn", dsn, error) from None
+    except (ModuleNotFoundError, ValueError) as error:
+        hint = "; run `make lock EXTRAS=sentry && make setup`" if isinstance(error, ModuleNotFoundError) else ""
+        raise settings.wrong("telemetry.sentry_dsn", dsn, f"{error}{hint}") from None

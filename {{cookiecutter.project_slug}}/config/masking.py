@@ -9,6 +9,7 @@ NAMES = (
     "passw(?:or)?d|passphrase|secret|token|credential|authorization|cookie|dsn|signature"
     "|(?:access|account|api|private|session|signing)[_-]?key"
 )
+SECRET_NAME = re.compile(NAMES, re.IGNORECASE)
 # No two repetitions follow each other that could share a text: a long one that somebody sent must not keep us busy.
 PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]{0,200}):\S{0,1000}@")
 SECRET_IN_QUERY = re.compile(rf"((?:^|[?&])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}=)[^&\s]*", re.IGNORECASE)
@@ -19,16 +20,16 @@ def mask(name: str, value: Any) -> Any:
 
     Args:
         name: what the value is called: a setting, a field of a log line.
-        value: anything. Numbers are no secrets, so that `password_min_length` stays to be seen.
+        value: anything.
     """
-    if isinstance(value, str):
-        if value and _is_secret(name):
-            return "***"
-        return SECRET_IN_QUERY.sub(r"\1***", PASSWORD_IN_URL.sub(r"\1:***@", value))
-    if value is None or isinstance(value, int | float):
+    if value is None or isinstance(value, bool):
         return value
     if _is_secret(name):
-        return "***"
+        return "***" if value != "" else value
+    if isinstance(value, str):
+        if "@" in value:
+            value = PASSWORD_IN_URL.sub(r"\1:***@", value)
+        return SECRET_IN_QUERY.sub(r"\1***", value) if "=" in value else value
     if isinstance(value, Mapping):
         return {key: mask(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -38,8 +39,7 @@ def mask(name: str, value: Any) -> Any:
 
 @lru_cache(maxsize=1000)
 def _is_secret(name: str) -> bool:
-    """Whether what has this name is secret."""
-    return re.search(NAMES, name, re.IGNORECASE) is not None
+    return SECRET_NAME.search(name) is not None and not name.endswith(("length", "lifetime"))
 
 
 def printable(text: str) -> str:
