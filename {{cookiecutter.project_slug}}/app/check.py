@@ -20,6 +20,7 @@ from app.command_line import print_rows
 from app.jobs import do_nothing
 from app.services import UPGRADE, transaction
 from config import Settings, find_app_dir, load, mask
+from config.privileges import become_service_user
 from database import queue_admin, utc_now
 from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
@@ -114,7 +115,8 @@ def worker() -> str:
 
 
 def report(*, as_json: bool) -> bool:
-    """Print a line for each check; returns whether none has failed."""
+    """Print a line for each check; returns whether none has failed. Root checks what the service's user can do."""
+    become_service_user(find_app_dir())
     with ExitStack() as stack:
         # What requests and commands log here says nothing; errors do.
         logging.disable(logging.WARNING)
