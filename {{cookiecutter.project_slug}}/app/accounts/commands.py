@@ -1,10 +1,10 @@
 """Commands for accounts: making them, new passwords, and who is an administrator."""
 
+import logging
 import os
 import sys
 
 import click
-import structlog
 import svcs
 from flask import current_app
 from sqlalchemy import select
@@ -19,7 +19,7 @@ from app.command_line import ServiceGroup, WrongInput, as_json, print_rows
 from app.services import transaction
 from config import Settings
 
-audit = structlog.stdlib.get_logger("app.audit")
+audit = logging.getLogger("app.audit")
 
 PROMPT_NOTE = "The password is asked for twice, or is one line of the standard input if that is no terminal."
 
@@ -90,7 +90,7 @@ def list_users(as_json: bool) -> None:
 
 def _note(action: str, account: User, **fields: bool) -> None:
     """Who did it is the machine's user: nobody logs in here."""
-    audit.info(action, user=f"uid {os.getuid()}", account=account.username, **fields)
+    audit.info(action, extra={"user": f"uid {os.getuid()}", "account": account.username, **fields})
 
 
 def _find(name: str) -> User:
