@@ -20,6 +20,7 @@ from app import (
     services,
     static_files,
     telemetry,
+    transfers,
 )
 from app.queue_commands import queue
 from app.schedule_commands import schedule
@@ -58,6 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         pages.register(app, settings)
         static_files.register(app, settings)
         files.register(app)
+        transfers.register(app)
         for feature in settings.app.features:
             load_feature(feature, settings).register(app)
         if "index" not in app.view_functions:

@@ -118,18 +118,6 @@ def test_the_session_of_a_deleted_account_is_nobodys(app: Flask, logged_in: Any,
     assert not is_logged_in(logged_in)
 
 
-def test_other_writers_need_not_wait_for_a_password_to_be_verified(
-    app: Flask, client: Any, user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def verify(*arguments: Any) -> bool:
-        with transaction(app) as session:
-            session.add(User(username="meanwhile", email="-", password_hash="-"))
-        return True
-
-    monkeypatch.setattr("app.accounts.views.check_password", verify)
-    assert client.log_in("ada").status_code == 302
-
-
 def test_a_session_that_was_tampered_with_is_nobodys(logged_in: Any, settings: Settings) -> None:
     value = logged_in.get_cookie(settings.app.slug).value
     logged_in.set_cookie(settings.app.slug, ("f" if value[0] != "f" else "e") + value[1:])

@@ -45,7 +45,7 @@ def test_good_answers_are_taken(fill: Fill, field: str, answers: dict[str, str])
             "username",
             {
                 "Choose a user name.": ["", "  "],
-                # The last but one begins with a Cyrillic letter, to look like somebody else.
+                # The last but one begins with a Cyrillic letter, to look like another user.
                 "3 to 30 letters": ["ab", "a" * 31, "-ada", "ada lovelace", "a/../b", "\u0430da", "ada\x00"],
             },
         ),
@@ -63,7 +63,7 @@ def test_good_answers_are_taken(fill: Fill, field: str, answers: dict[str, str])
                 "Choose a password.": ["", " " * 12],
                 "at least 12": ["x" * 11],
                 "at most 128": ["x" * 129],
-                "something else": ["ada@example.org", "ADA@example.org"],
+                "something other": ["ada@example.org", "ADA@example.org"],
             },
         ),
     ],
@@ -78,4 +78,4 @@ def test_bad_answers_are_refused_with_the_reason(fill: Fill, field: str, refused
 
 def test_the_password_is_not_the_user_name_in_any_case(fill: Fill) -> None:
     form = fill({"username": "ada-lovelace", "password": "Ada-Lovelace"})
-    assert form.errors == {"password": ["Use something else than your name or address."]}
+    assert form.errors == {"password": ["Use something other than your name or address."]}
