@@ -54,7 +54,7 @@ def download(client: Any, page: str) -> bytes:
         return bytes(response.data)
 
 
-def test_only_users_who_are_logged_in_can_export_and_only_their_own_posts(client: Any, user: User) -> None:
+def test_only_users_who_are_logged_in_can_export(client: Any, user: User) -> None:
     assert "/posts/export" not in client.get("/profile/ada").text
     assert client.submit("/posts/export", page="/register").location == "/login"
     client.log_in("ada")
@@ -79,9 +79,8 @@ def test_the_file_is_linked_once_a_worker_has_made_it_and_can_be_imported_again(
     assert work() == 0
     assert "Done: 4 of 4." in logged_in.get(page).text
     data = download(logged_in, page)
-    assert [row[0] for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))] == [
-        *("title", "Notes", "Grüße, 世界", "'=1+1", "'-x")
-    ]
+    rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+    assert [row[0] for row in rows] == ["title", "Notes", "Grüße, 世界", "'=1+1", "'-x"]
 
     other: Any = app.test_client()
     other.log_in("grace")
@@ -92,14 +91,8 @@ def test_the_file_is_linked_once_a_worker_has_made_it_and_can_be_imported_again(
         assert [[post.title, post.body] for post in session.scalars(query)] == texts
 
 
-def test_a_user_without_posts_gets_a_file_with_none(logged_in: Any, work: Work) -> None:
-    page = export(logged_in).location
-    assert work() == 0
-    assert download(logged_in, page).decode("utf-8-sig") == "title,body\r\n"
-
-
 def test_a_job_that_was_killed_begins_again(
-    logged_in: Any, texts: list[list[str]], disks: Disks, work: Work, monkeypatch: pytest.MonkeyPatch
+    logged_in: Any, disks: Disks, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = export(logged_in).location
     key = page.rpartition("/")[2]
@@ -109,16 +102,15 @@ def test_a_job_that_was_killed_begins_again(
             export_posts(key)
     assert list(disks["exports"].list()) == []
     assert work() == 0
-    assert download(logged_in, page).count(b"\r\n") == 6
+    assert download(logged_in, page).decode("utf-8-sig") == "title,body\r\n"
     [entry] = disks["exports"].list()
     export_posts(key)
     assert list(disks["exports"].list()) == [entry]
 
 
-def test_any_number_of_posts_needs_little_memory(app: Flask, logged_in: Any, user: User, work: Work) -> None:
+def test_any_number_of_posts_needs_little_memory(app: Flask, logged_in: Any, user: User) -> None:
     with transaction(app) as session:
-        post = {"author_id": user.id, "title": "x", "body": "x" * 10_000}
-        session.execute(insert(Post), [post] * 1000)
+        session.execute(insert(Post), [{"author_id": user.id, "title": "x", "body": "x" * 10_000}] * 1000)
     page = export(logged_in).location
     tracemalloc.start()
     export_posts(page.rpartition("/")[2])
