@@ -40,8 +40,8 @@ def register(app: Flask, settings: Settings) -> None:
     writing, reading = sessions(engine), sessions(engine, read_only=True)
 
     def open_session() -> Iterator[Session]:
-        reads = request.method in SAFE_METHODS if has_request_context() else not g.get("in_transaction", False)
-        with (reading if reads else writing)() as session:
+        reads = not has_request_context() or request.method in SAFE_METHODS
+        with (reading if reads and not g.get("in_transaction") else writing)() as session:
             g.session = session
             yield session
 
@@ -88,7 +88,7 @@ def transaction(app: Flask) -> Iterator[Session]:
 
 def current_session() -> Session | None:
     """The session that the running request, job or transaction will commit; elsewhere, sessions only read."""
-    if has_request_context() or (has_app_context() and g.get("in_transaction", False)):
+    if has_request_context() or (has_app_context() and g.get("in_transaction")):
         return svcs.flask.get(Session)
     return None
 
@@ -99,8 +99,8 @@ def _engine(settings: Settings) -> Engine:
         return connect(
             database.url or URL.create("sqlite", database=str(settings.app_dir.database)),
             timeout=database.timeout,
-            pool_size=database.pool_size,
-            pool_overflow=database.pool_overflow,
+            statement_timeout=database.statement_timeout,
+            threads=max(settings.web.threads, settings.queue.threads),
             echo=database.echo,
         )
     except ValueError as error:
@@ -132,7 +132,7 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
 
 
 def _ping_database(engine: Engine) -> None:
-    with engine.connect().execution_options(read_only=True) as connection:
+    with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
 
 

@@ -33,8 +33,7 @@ class Database(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     timeout: Seconds
-    pool_size: Positive
-    pool_overflow: Count
+    statement_timeout: Seconds
     echo: bool
 
 

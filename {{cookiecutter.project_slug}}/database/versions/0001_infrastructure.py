@@ -46,10 +46,10 @@ def upgrade() -> None:
         "rate_limit",
         sa.Column("key", sa.String(255), nullable=False),
         sa.Column("hits", sa.Integer(), nullable=False),
+        sa.Column("started", sa.Double(), nullable=False),
         sa.Column("expires", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_rate_limit"),
     )
-    op.create_index("ix_rate_limit_expires", "rate_limit", ["expires"])
 
 
 def downgrade() -> None:
