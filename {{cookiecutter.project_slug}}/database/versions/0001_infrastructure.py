@@ -25,7 +25,7 @@ def upgrade() -> None:
         sa.Column("due", sa.Double(), nullable=False),
         sa.Column("wait", sa.Double(), nullable=False),
         sa.Column("owner", sa.String(100), nullable=True),
-        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("returns", sa.Integer(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_queue_message"),
