@@ -20,17 +20,18 @@ def upgrade() -> None:
         sa.Column("queue", sa.String(100), nullable=False),
         sa.Column("actor", sa.String(200), nullable=False),
         sa.Column("message_id", sa.String(36), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("dead", sa.Boolean(), nullable=False),
         sa.Column("due", sa.Double(), nullable=False),
+        sa.Column("wait", sa.Double(), nullable=False),
         sa.Column("owner", sa.String(100), nullable=True),
-        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("returns", sa.Integer(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_queue_message"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_queue_message_due", "queue_message", ["queue", "dead", "due"])
-    op.create_index("ix_queue_message_message_id", "queue_message", ["message_id"])
+    op.create_index("ix_queue_message_due", "queue_message", ["queue", "dead", "due", "priority"])
     op.create_table(
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),
