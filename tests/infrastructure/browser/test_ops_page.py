@@ -80,7 +80,7 @@ def test_the_chart_is_drawn_and_its_numbers_can_be_read(ops: Page) -> None:
     assert all(bar.evaluate("e => e.getBoundingClientRect().height") >= 2 for bar in bars["failed"].all())
     numbers = ops.get_by_role("region", name="Jobs per hour")
     expect(numbers).to_be_hidden()
-    ops.get_by_text("Numbers of each hour").click()
+    ops.get_by_text("Numbers by hour").click()
     expect(numbers.get_by_role("row")).to_have_count(25)
 
 
