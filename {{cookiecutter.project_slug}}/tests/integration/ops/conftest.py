@@ -1,7 +1,7 @@
 """What the tests of the page of administrators share."""
 
+import threading
 from collections.abc import Iterator
-from typing import Any
 
 import dramatiq
 import pytest
@@ -34,10 +34,21 @@ def fragile(app: Flask) -> Iterator[dramatiq.Actor[[str], None]]:
 
 
 @pytest.fixture
-def claimed(app: Flask, fragile: Any) -> Iterator[str]:
-    """The id of a job that a worker has claimed."""
-    message_id: str = fragile.send().message_id
-    consumer = dramatiq.get_broker().consume("default", prefetch=1)
-    assert next(consumer)
+def running(app: Flask) -> Iterator[str]:
+    """The id of a job that a worker runs; jobs in other queues wait."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    @dramatiq.actor(queue_name="slow")
+    def wait() -> None:
+        begun.set()
+        may_end.wait(60)
+
+    broker = dramatiq.get_broker()
+    message_id = wait.send().message_id
+    worker = dramatiq.Worker(broker, queues={"slow"}, worker_timeout=10, worker_threads=1)
+    worker.start()
+    assert begun.wait(60)
     yield message_id
-    consumer.close()
+    may_end.set()
+    worker.stop()
+    del broker.actors["wait"]

@@ -61,10 +61,10 @@ def test_a_job_that_waits_is_cancelled(act: Act, app: Flask, fragile: Any, optio
     assert list(states(app)) == [other]
 
 
-def test_a_job_that_runs_is_left_alone(act: Act, app: Flask, claimed: str) -> None:
-    assert act(f"/ops/jobs/{claimed}/cancel") == ("Nothing was changed: this job runs now, or is gone.", [])
-    assert act(f"/ops/jobs/{claimed}/retry") == ("Nothing was changed: no such job has failed.", [])
-    assert states(app) == {claimed: "running"}
+def test_a_job_that_runs_is_left_alone(act: Act, app: Flask, running: str) -> None:
+    assert act(f"/ops/jobs/{running}/cancel") == ("Nothing was changed: this job runs now, or is gone.", [])
+    assert act(f"/ops/jobs/{running}/retry") == ("Nothing was changed: no such job has failed.", [])
+    assert states(app) == {running: "running"}
 
 
 def test_the_beginning_of_an_id_names_no_job(admin: Any, app: Flask, fragile: Any) -> None:

@@ -97,13 +97,11 @@ def test_pending_migrations_are_told(admin: Any, monkeypatch: pytest.MonkeyPatch
     assert "Run: python main.py db upgrade" in text_of(admin.get("/ops"))
 
 
-def test_jobs_are_listed_by_state_with_what_can_be_done_to_them(
-    admin: Any, fragile: Any, work: Callable[[], int], claimed: str
-) -> None:
+def test_jobs_are_listed_by_state_with_what_can_be_done_to_them(admin: Any, fragile: Any, running: str) -> None:
     waiting = fragile.send().message_id
     delayed = fragile.send_with_options(delay=3_600_000).message_id
     page = admin.get("/ops").text
-    assert all(page.count(f"<code>{message_id[:8]}</code>") == 1 for message_id in (waiting, delayed, claimed))
+    assert all(page.count(f"<code>{message_id[:8]}</code>") == 1 for message_id in (waiting, delayed, running))
     assert re.findall(r'action="/ops/jobs/([^"]+)"', page) == [f"{delayed}/cancel", f"{waiting}/cancel"]
     assert "default, due in 59 min" in text_of(admin.get("/ops"))
 
