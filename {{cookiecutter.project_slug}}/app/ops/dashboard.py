@@ -49,7 +49,7 @@ def dashboard() -> str:
     from database.migrations import applied
 
     session, settings, broker = svcs.flask.get(Session), svcs.flask.get(Settings), dramatiq.get_broker()
-    queues: dict[str, Counter[str]] = {name: Counter() for name in sorted(broker.get_declared_queues())}
+    queues: dict[str, Counter[str]] = {name: Counter() for name in broker.get_declared_queues()}
     for queue, state, count in queue_admin.counts(session):
         queues.setdefault(queue, Counter())[state] = count
     last_slot = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(1)
