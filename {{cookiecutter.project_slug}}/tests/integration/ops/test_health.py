@@ -40,6 +40,16 @@ def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, se
     assert response.json["checks"] == {**GOOD, name: "failed: ConnectionError"}
 
 
+def test_a_failure_and_its_end_are_logged_once(app: Flask, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with app.app_context():
+        disks = svcs.flask.get(Disks)
+    for failing in (True, True, False, False):
+        svcs.flask.register_value(app, Disks, disks, ping=(lambda _disks: 1 / 0) if failing else Disks.check)
+        client.get("/readyz")
+    messages = [record.getMessage() for record in caplog.records if record.name == "app.ops.views"]
+    assert messages == ["not ready: storage: ZeroDivisionError: division by zero", "ready again: storage"]
+
+
 def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
     with transaction(app) as session:
         downgrade(session.get_bind().engine, "-1")
