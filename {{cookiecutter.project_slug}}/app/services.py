@@ -18,6 +18,7 @@ from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
 from database.broker import DatabaseBroker
+from database.job_counts import CountJobs
 from database.schedule import SlotOutcomes
 from database.server_brokers import open_server_broker
 from storage import Storage
@@ -129,6 +130,7 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
     first = type(broker.middleware[0])
     broker.add_middleware(AppContext(app, transaction), before=first)
     broker.add_middleware(SlotOutcomes(engine), before=first)
+    broker.add_middleware(CountJobs(engine), before=first)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
     for actor in previous.actors.values() if previous else ():

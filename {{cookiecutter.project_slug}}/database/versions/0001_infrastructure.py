@@ -51,9 +51,18 @@ def upgrade() -> None:
         sa.Column("expires", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_rate_limit"),
     )
+    op.create_table(
+        "job_count",
+        sa.Column("hour", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("outcome", sa.String(10), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("hour", "actor", "outcome", name="pk_job_count"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("job_count")
     op.drop_table("rate_limit")
     op.drop_table("schedule_slot")
     op.drop_table("queue_message")
