@@ -18,6 +18,13 @@ from database.broker import DatabaseBroker, QueueMessage
 from database.schedule import Schedule, ScheduleSlot, SlotOutcomes, send_due
 
 
+Job = Callable[[str], None]
+
+
+def nothing(slot: str) -> None:
+    """A job."""
+
+
 class Ledger:
     """What a scheduler and a worker of one process have in common: the broker sends with the current transaction."""
 
@@ -39,13 +46,13 @@ class Ledger:
     def schedule(
         self,
         cron: str = "0 * * * *",
+        timezone: str = "UTC",
         *,
         name: str = "report",
-        timezone: str = "UTC",
-        catch_up: bool = True,
-        job: Callable[[str], None] = lambda slot: None,
+        job: Job = nothing,
         **options: Any,
     ) -> Schedule:
+        catch_up = options.pop("catch_up", True)
         self.broker.actors.pop(name, None)
         actor = dramatiq.actor(broker=self.broker, actor_name=name, **options)(job)
         return Schedule(name, actor, cron, ZoneInfo(timezone), catch_up)

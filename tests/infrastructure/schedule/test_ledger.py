@@ -85,7 +85,7 @@ def test_a_changed_line_begins_with_its_next_slot(ledger: Ledger, cron: str, tim
     old = ledger.schedule("0 3 * * *")
     for now in (NOON - 24 * HOUR, NOON):
         ledger.send(old, now)
-    new = ledger.schedule(cron, timezone=timezone)
+    new = ledger.schedule(cron, timezone)
     assert not ledger.send(new, NOON + HOUR)
     assert ledger.send(new, new.next_slot(NOON + HOUR))
     # From then on, it catches up like any other.
@@ -117,33 +117,16 @@ def test_the_ledger_tells_how_the_jobs_have_ended(ledger: Ledger) -> None:
 
     def job(slot: str) -> None:
         seen.append(ledger.outcomes())
-        if slot.startswith("2026-01-01T13") or len(seen) == 3:
+        if len(seen) != 2:
             raise ValueError
 
     due = ledger.schedule(job=job, max_retries=1, min_backoff=1)
-    with ledger.transaction() as session:
-        send_slot(due, session, NOON)
-    ledger.work()
-    with ledger.transaction() as session:
-        send_slot(due, session, NOON + HOUR)
-    ledger.work()
-    assert seen == [["sent"], ["done", "sent"], ["done", "retrying"]]
+    for hours in (0, 1):
+        with ledger.transaction() as session:
+            send_slot(due, session, NOON + hours * HOUR)
+        ledger.work()
+    assert seen == [["sent"], ["retrying"], ["done", "sent"], ["done", "retrying"]]
     assert ledger.outcomes() == ["done", "failed"]
-    assert all(row.finished for row in ledger.rows())
-
-
-def test_a_job_that_is_tried_again_and_then_succeeds_is_done(ledger: Ledger) -> None:
-    attempts: list[str] = []
-
-    def job(slot: str) -> None:
-        attempts.append(slot)
-        if len(attempts) == 1:
-            raise ValueError
-
-    with ledger.transaction() as session:
-        send_slot(ledger.schedule(job=job, min_backoff=1), session, NOON)
-    ledger.work()
-    assert (len(attempts), ledger.outcomes()) == (2, ["done"])
 
 
 def test_a_job_that_is_too_old_to_run_has_failed(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
