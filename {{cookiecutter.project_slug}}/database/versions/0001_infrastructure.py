@@ -36,13 +36,13 @@ def upgrade() -> None:
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),
         sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
         sa.Column("outcome", sa.String(10), nullable=False),
         sa.Column("sent", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished", sa.DateTime(timezone=True), nullable=True),
         sa.Column("message_id", sa.String(36), nullable=True),
         sa.PrimaryKeyConstraint("schedule", "slot", name="pk_schedule_slot"),
     )
-    op.create_index("ix_schedule_slot_sent", "schedule_slot", ["sent"])
     op.create_table(
         "rate_limit",
         sa.Column("key", sa.String(255), nullable=False),
