@@ -1,10 +1,10 @@
 """Commands for accounts: create them, set passwords, and choose administrators."""
 
+import logging
 import os
 import sys
 
 import click
-import structlog
 import svcs
 from flask import current_app
 from sqlalchemy import select
@@ -18,7 +18,7 @@ from app.command_line import ServiceGroup, WrongInput, as_json, print_rows
 from app.services import transaction
 from config import Settings
 
-audit = structlog.stdlib.get_logger("app.audit")
+audit = logging.getLogger("app.audit")
 
 
 @click.group(cls=ServiceGroup)
@@ -100,5 +100,5 @@ def _ask_for_password(name: str, email: str, *fields: str) -> tuple[RegisterForm
 
 def _report(action: str, account: User, outcome: str, **fields: bool) -> None:
     """Print the outcome, and log it for the audit under the machine's user, since nobody is logged in here."""
-    audit.info(action, user=f"uid {os.getuid()}", account=account.username, **fields)
+    audit.info(action, extra={"user": f"uid {os.getuid()}", "account": account.username, **fields})
     click.echo(f"{account.username}: {outcome}")
