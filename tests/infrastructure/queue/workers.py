@@ -169,7 +169,7 @@ def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> N
 
 @dataclass(frozen=True)
 class Damage:
-    """What chaos has done: jobs that never ended, that ran twice in processes that were not killed, or were set aside."""
+    """What chaos has done: jobs that never ended, that ran twice in processes that lived, or that were set aside."""
 
     lost: list[int]
     repeated: list[int]
