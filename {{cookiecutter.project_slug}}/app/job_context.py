@@ -1,6 +1,7 @@
 """What surrounds every job: an app context, a transaction, and log lines that say who sent it and in which request."""
 
 import functools
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,10 +9,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import dramatiq
-import structlog
 from dramatiq.brokers.stub import StubBroker
 from flask import Flask, g, has_request_context
 from sqlalchemy import inspect
+
+from app import logs
 
 
 class NoBroker(StubBroker):
@@ -28,7 +30,7 @@ if dramatiq.broker.global_broker is None:
 # What of a request's identity goes with the jobs that it sends.
 CARRIED = ("request_id", "user_id", "trace_id")
 
-logger = structlog.stdlib.get_logger("app.job")
+logger = logging.getLogger("app.job")
 
 
 def known_user_id() -> int | None:
@@ -57,19 +59,20 @@ class AppContext(dramatiq.Middleware):
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
         """Send the ids of the request, its user and its trace along, also from job to job."""
-        sender = {"user_id": known_user_id(), **structlog.contextvars.get_contextvars()}
+        sender = {"user_id": known_user_id(), **logs.context.get()}
         for name in CARRIED:
             if sender.get(name) is not None:
                 message.options.setdefault(name, sender[name])
 
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         """Put those ids, and the job's own, into every log line of the job."""
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(
-            **{name: message.options[name] for name in CARRIED if name in message.options},
-            job=message.actor_name,
-            message_id=message.message_id,
-            attempt=message.options.get("retries", 0) + 1,
+        logs.context.set(
+            {
+                **{name: message.options[name] for name in CARRIED if name in message.options},
+                "job": message.actor_name,
+                "message_id": message.message_id,
+                "attempt": message.options.get("retries", 0) + 1,
+            }
         )
         self.began.at = time.perf_counter()
         logger.info("job started")
@@ -86,15 +89,15 @@ class AppContext(dramatiq.Middleware):
         took = {"milliseconds": round((time.perf_counter() - self.began.at) * 1000, 1)}
         # One that another middleware has failed comes without an exception.
         if exception or message.failed:
-            logger.warning("job failed", error=type(exception or message._exception).__name__, **took)
+            logger.warning("job failed", extra={"error": type(exception or message._exception).__name__, **took})
         else:
-            logger.info("job done", **took)
-        structlog.contextvars.clear_contextvars()
+            logger.info("job done", extra=took)
+        logs.context.set({})
 
     def after_skip_message(self, _broker: dramatiq.Broker, _message: dramatiq.MessageProxy) -> None:
         """Say that it did not run: it was too old, or took its workers down."""
         logger.warning("job skipped")
-        structlog.contextvars.clear_contextvars()
+        logs.context.set({})
 
     def after_declare_actor(self, _broker: dramatiq.Broker, actor: dramatiq.Actor[..., Any]) -> None:
         """Wrap the actor's own function, whatever an earlier app has wrapped around it."""

@@ -30,3 +30,8 @@ def back_up(slot: str) -> None:
     logger.info(
         "backed up %d files to %s, removed %d older ones; due %s", done.files, done.path, len(done.pruned), slot
     )
+
+
+@dramatiq.actor(max_retries=0)
+def do_nothing() -> None:
+    """Show that a worker is alive: `python main.py check` sends it."""

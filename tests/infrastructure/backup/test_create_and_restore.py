@@ -32,7 +32,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes | None]]:
 
 def keys(database: Path) -> list[str]:
     with closing(sqlite3.connect(database)) as connection:
-        return [row[0] for row in connection.execute("SELECT key FROM done_once")]
+        return [row[0] for row in connection.execute("SELECT key FROM rate_limit")]
 
 
 def names(path: Path) -> list[str]:
@@ -90,9 +90,9 @@ def test_the_copy_of_a_database_with_a_writer_is_sound_and_has_all_that_was_comm
 ) -> None:
     with closing(sqlite3.connect(settings.app_dir.database, isolation_level=None)) as writer:
         writer.execute("PRAGMA journal_mode = WAL")
-        writer.execute("INSERT INTO done_once VALUES ('committed', '2026-01-01')")
+        writer.execute("INSERT INTO rate_limit VALUES ('committed', 1, 0)")
         writer.execute("BEGIN IMMEDIATE")
-        writer.execute("INSERT INTO done_once VALUES ('pending', '2026-01-01')")
+        writer.execute("INSERT INTO rate_limit VALUES ('pending', 1, 0)")
         done = create(settings)
         writer.execute("COMMIT")
     restored = restore(done.path, tmp_path / "restored", settings)

@@ -24,17 +24,15 @@ from config import ConfigError
         (
             "STORAGE_URL",
             "ftp://root:hunter2@files",
-            "config/storage.yaml: storage.url: found 'ftp://root:***@files': ftp scheme, expected file:///path, ",
+            "config/storage.yaml: storage.url: found 'ftp://root:***@files': "
+            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, "
+            "az://container/prefix or sftp://host/path",
         ),
         (
             "QUEUE_URL",
             "sqs://root:hunter2@queue",
-            "config/queue.yaml: queue.url: found 'sqs://root:***@queue': expected nothing, ",
-        ),
-        (
-            "QUEUE_URL",
-            "redis://user:hunter2/x@queue:6379/0",
-            "config/queue.yaml: queue.url: found 'redis://user:***@queue:6379/0': ",
+            "config/queue.yaml: queue.url: found 'sqs://root:***@queue': "
+            "expected nothing, redis://host:port/0 or amqp://user:password@host:port/",
         ),
         (
             "APP_APP__SECRET_KEY",
@@ -49,7 +47,7 @@ def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         make_app(**{variable: url})
-    assert str(raised.value).startswith(line)
+    assert str(raised.value) == line
 
 
 def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[..., Flask]) -> None:
