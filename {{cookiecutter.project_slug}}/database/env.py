@@ -26,7 +26,9 @@ class KeepNumbers(SQLiteImpl):
     def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
         super().prep_table_for_batch(batch_impl, table)
         copy, names = batch_impl.new_table, {"table": table.name, "copy": batch_impl.new_table.name}
-        made = self.connection and self.connection.scalar(text("SELECT sql FROM sqlite_master WHERE name = :table"), names)
+        made = self.connection and self.connection.scalar(
+            text("SELECT sql FROM sqlite_master WHERE name = :table"), names
+        )
         if self.connection and "AUTOINCREMENT" in made:
             copy.dialect_options["sqlite"]["autoincrement"] = True
             last = "INSERT INTO sqlite_sequence SELECT :copy, seq FROM sqlite_sequence WHERE name = :table"
