@@ -135,7 +135,7 @@ def test_a_ping_tells_whether_the_server_is_there(server: str, request: pytest.F
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_killed_workers_lose_nothing_that_was_sent(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    place = Place("sqlite://", tmp_path, request.getfixturevalue(f"{server}_url"), lease=1)
+    place = Place("sqlite:////dev/null", tmp_path, request.getfixturevalue(f"{server}_url"), lease=1)
     place.send("work", *range(40), kwargs={"seconds": 0.02})
     place.send("work", 40, delay=500)
     with Workers(place) as workers:
