@@ -6,7 +6,20 @@ from types import ModuleType
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors, extensions, files, jobs, logs, metrics, pages, request_hooks, services, static_files, telemetry
+from app import (
+    errors,
+    extensions,
+    files,
+    jobs,
+    logs,
+    metrics,
+    pages,
+    request_hooks,
+    services,
+    static_files,
+    telemetry,
+    transfers,
+)
 from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import Settings, load, require_safe
@@ -46,6 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     pages.register(app, settings)
     static_files.register(app)
     files.register(app)
+    transfers.register(app)
     for feature in features:
         feature.register(app)
     if "index" not in app.view_functions:

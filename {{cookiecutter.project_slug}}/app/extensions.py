@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import svcs
 from flask import Flask, Response, abort, flash, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
-from flask_limiter import Limiter
+from flask_limiter import Limiter, RouteLimit
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
@@ -52,9 +52,13 @@ def accepts_files(view: View) -> View:
     return view
 
 
-def rate_limit(name: str) -> str:
-    """The limit of that name in `config/security.yaml`."""
-    return svcs.flask.get(Settings).security.rate_limits[name]
+def rate_limited(name: str) -> RouteLimit:
+    """Limit how often an address may post to a view, by the limit of that name in `config/security.yaml`."""
+    return limiter.limit(
+        lambda: svcs.flask.get(Settings).security.rate_limits[name],
+        methods=["POST"],
+        error_message="Too many attempts. Please wait a while, then try again.",
+    )
 
 
 def wants_json() -> bool:

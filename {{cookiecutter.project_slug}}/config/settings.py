@@ -33,8 +33,7 @@ class Database(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     timeout: Seconds
-    pool_size: Positive
-    pool_overflow: Count
+    statement_timeout: Seconds
     echo: bool
 
 
@@ -56,6 +55,7 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True):
     max_deliveries: Positive
     shutdown_timeout: Positive
     poll_interval: Seconds
+    failed_days: Positive
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):

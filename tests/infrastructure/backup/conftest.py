@@ -38,7 +38,7 @@ def settings(settings: Settings, migrated_database: Path) -> Settings:
     folder.make()
     shutil.copyfile(migrated_database, folder.database)
     with closing(sqlite3.connect(folder.database)) as database:
-        database.execute("INSERT INTO done_once VALUES ('kept', '2026-01-01')")
+        database.execute("INSERT INTO rate_limit VALUES ('kept', 1, 0)")
         database.commit()
     for path, content in FILES.items():
         place = folder.path / path

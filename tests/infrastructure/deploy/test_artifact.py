@@ -100,6 +100,8 @@ def test_it_holds_what_the_service_needs_and_says_so(project: Project) -> None:
     manifest = json.loads(files.pop("release.json"))
     assert artifact == project.folder / "dist/shop-1.2.tar.gz"
     assert sorted(files) == [
+        ".gitattributes",
+        ".gitignore",
         "app/static/pictures/a.min.svg",
         "app/static/style.css",
         "deploy/artifact.py",

@@ -29,10 +29,10 @@ from app import create_app
 from app.accounts import User
 from app.services import transaction
 from config import Settings, load
-from database.messages import DEAD, QueueMessage
+from database.broker import QueueMessage
 from storage.disks import Disks
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 PASSWORD = "correct horse battery"
 ATTEMPTS = ("LOGIN", "REGISTER", "PICTURE")
 PATIENCE = 60
@@ -151,7 +151,7 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
             args = dramatiq.Message.decode(message.payload).args
             if message.actor == "make_picture" and by_id[args[0]].picture_upload == args[1]:
                 named.append(("default", f"accounts/uploads/{args[1]}"))
-            if message.state == DEAD:
+            if message.dead:
                 found.append(f"{message.actor} has failed: {message.error}")
         folders = {"media": "media", "default": "data/uploads"}
         for disk, path in named:
@@ -174,15 +174,15 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
 def _finish(app: Flask) -> Iterator[str]:
     """Do all jobs that the restored queue holds, as if it were later: those too that a worker had, or that waited."""
     with transaction(app) as session:
-        session.execute(update(QueueMessage).where(QueueMessage.state != DEAD).values(due=0))
+        session.execute(update(QueueMessage).where(~QueueMessage.dead).values(due=0))
     worker = dramatiq.Worker(dramatiq.get_broker(), worker_timeout=10, worker_threads=2)
     worker.start()
     deadline = time.monotonic() + PATIENCE
     try:
         while True:
             with transaction(app) as session:
-                left = list(session.scalars(select(QueueMessage.state)))
-            if set(left) <= {DEAD} or time.monotonic() > deadline:
+                left = list(session.scalars(select(QueueMessage.dead)))
+            if all(left) or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
     finally:

@@ -85,7 +85,7 @@ def test_a_copy_goes_back_as_the_page_says(folder: AppDir) -> None:
     path = copied(environment(folder))
     with closing(sqlite3.connect(folder.database)) as live:
         live.execute("PRAGMA wal_autocheckpoint = 0")
-        live.execute("DROP TABLE done_once")
+        live.execute("DROP TABLE rate_limit")
         live.commit()
         left = {name: (folder.data / name).read_bytes() for name in ("app.sqlite3-wal", "app.sqlite3-shm")}
     for name, content in left.items():
@@ -97,7 +97,7 @@ def test_a_copy_goes_back_as_the_page_says(folder: AppDir) -> None:
         subprocess.run(line.split(), cwd=folder.path, check=True)
     with closing(sqlite3.connect(folder.database)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert database.execute("SELECT count(*) FROM done_once").fetchone() == (0,)
+        assert database.execute("SELECT count(*) FROM rate_limit").fetchone() == (0,)
 
 
 def test_where_there_is_no_database_nothing_is_copied_and_nothing_is_wrong(folder: AppDir) -> None:
@@ -176,7 +176,7 @@ def test_a_dump_of_postgres_goes_back_into_an_empty_database(
     engine = connect(postgres_url)
     upgrade(engine)
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO done_once (key, done) VALUES ('kept', '2026-01-01')"))
+        connection.execute(text("INSERT INTO rate_limit (key, hits, expires) VALUES ('kept', 1, 0)"))
     engine.dispose()
     environ = environment(folder, DATABASE_URL=postgres_url)
     path = copied(environ)
@@ -190,5 +190,5 @@ def test_a_dump_of_postgres_goes_back_into_an_empty_database(
     assert result.returncode == 0, result.stderr
     engine = connect(empty_database)
     with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM done_once WHERE key = 'kept'")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM rate_limit WHERE key = 'kept'")) == 1
     engine.dispose()
