@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dramatiq
 import svcs
@@ -17,6 +18,7 @@ from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
 from database.broker import DatabaseBroker
+from database.job_counts import CountJobs
 from database.schedule import SlotOutcomes
 from database.server_brokers import open_server_broker
 from storage import Storage
@@ -113,16 +115,22 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
     broker: dramatiq.Broker
     if queue.url:
         try:
-            broker = open_server_broker(queue.url, current_session)
+            broker = open_server_broker(queue.url, current_session, lease=queue.lease)
         except ValueError as error:
             raise settings.wrong("queue.url", queue.url, error) from None
     else:
-        options = {"lease": queue.lease, "max_deliveries": queue.max_deliveries, "poll_interval": queue.poll_interval}
-        broker = DatabaseBroker(engine, current_session, **options)
+        broker = DatabaseBroker(
+            engine,
+            current_session,
+            lease=queue.lease,
+            max_deliveries=queue.max_deliveries,
+            poll_interval=queue.poll_interval,
+        )
     # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
     first = type(broker.middleware[0])
     broker.add_middleware(AppContext(app, transaction), before=first)
     broker.add_middleware(SlotOutcomes(engine), before=first)
+    broker.add_middleware(CountJobs(engine), before=first)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
     for actor in previous.actors.values() if previous else ():
@@ -136,6 +144,5 @@ def _ping_database(engine: Engine) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _ping_queue(broker: dramatiq.Broker) -> None:
-    if isinstance(broker, DatabaseBroker):
-        broker.check()
+def _ping_queue(broker: Any) -> None:
+    broker.check()

@@ -62,9 +62,9 @@ def new_transfer(disk: str, file_name: str, total: int) -> Transfer:
     return transfer
 
 
-def unfinished(key: str) -> Transfer | None:
-    """A transfer, locked until the session commits; None once it has ended, so that no job does its work twice."""
-    transfer = svcs.flask.get(Session).get(Transfer, key, with_for_update=True, populate_existing=True)
+def unfinished(key: str, *, lock: bool) -> Transfer | None:
+    """A transfer, if told so locked until the session commits; None once it has ended, so that no job does it twice."""
+    transfer = svcs.flask.get(Session).get(Transfer, key, with_for_update=lock, populate_existing=True)
     return transfer if transfer and transfer.state in UNFINISHED else None
 
 
@@ -98,7 +98,7 @@ def show(key: str) -> ResponseReturnValue:
 @dramatiq.actor
 def give_up_transfer(message: dict[str, Any], _retries: dict[str, int]) -> None:
     """End a transfer whose job has failed for good, so that its user does not wait for ever."""
-    if transfer := unfinished(message["args"][0]):
+    if transfer := unfinished(message["args"][0], lock=True):
         transfer.state = "failed"
 
 

@@ -55,6 +55,7 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True):
     max_deliveries: Positive
     shutdown_timeout: Positive
     poll_interval: Seconds
+    failed_days: Positive
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):

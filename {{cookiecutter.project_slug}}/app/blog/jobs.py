@@ -18,7 +18,7 @@ MOST_MISTAKES = 100
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_transfer.actor_name)
 def import_posts(key: str) -> None:
     """Make the rows of a CSV file posts, all of them or, if any breaks the rules of the form, none."""
-    if not (transfer := unfinished(key)):
+    if not (transfer := unfinished(key, lock=False)):
         return
     posts: list[dict[str, object]] = []
     mistakes: list[tuple[int, str, str]] = []
@@ -28,8 +28,8 @@ def import_posts(key: str) -> None:
             form.validate()
             mistakes += [(number, name, message) for name, messages in form.errors.items() for message in messages]
             posts.append({"author_id": transfer.owner_id, "title": form.title.data, "body": form.body.data})
-    # Again, because the same job may have ended meanwhile in another worker whose lease was over.
-    if locked := unfinished(key):
+    # Asked again, because another worker may have taken over the job and ended it meanwhile.
+    if locked := unfinished(key, lock=True):
         locked.state, locked.mistakes = "refused" if mistakes else "done", mistakes[:MOST_MISTAKES]
         if not mistakes:
             svcs.flask.get(Session).execute(insert(Post), posts)
@@ -38,9 +38,9 @@ def import_posts(key: str) -> None:
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_transfer.actor_name)
 def export_posts(key: str) -> None:
     """Write all posts of a user to a CSV file."""
-    if not (transfer := unfinished(key)):
+    if not (transfer := unfinished(key, lock=False)):
         return
     with svcs.flask.get(Disks)[transfer.disk].open(transfer.file, "wb") as file:
         write_rows(file, COLUMNS, counted(transfer, each_post(transfer.owner_id)))
-    if locked := unfinished(key):
+    if locked := unfinished(key, lock=True):
         locked.state = "done"

@@ -77,7 +77,7 @@ def test_the_file_is_linked_once_a_worker_has_made_it_and_can_be_imported_again(
     page = export(logged_in).location
     assert "0 of 4" in logged_in.get(page).text
     assert work() == 0
-    assert "Done: 4 of 4." in logged_in.get(page).text
+    assert "Done: 4 rows." in logged_in.get(page).text
     data = download(logged_in, page)
     rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
     assert [row[0] for row in rows] == ["title", "Notes", "Grüße, 世界", "'=1+1", "'-x"]
@@ -116,5 +116,5 @@ def test_any_number_of_posts_needs_little_memory(app: Flask, logged_in: Any, use
     export_posts(page.rpartition("/")[2])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "Done: 1000 of 1000." in logged_in.get(page).text
+    assert "Done: 1,000 rows." in logged_in.get(page).text
     assert peak < 6_000_000

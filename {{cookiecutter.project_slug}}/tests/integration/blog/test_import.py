@@ -82,7 +82,7 @@ def test_an_uploaded_file_becomes_posts_once_a_worker_has_checked_it(
 
     assert work() == 0
     assert posts(app) == [("Notes", "On the Engine"), ("More", 'Two lines,\nand a "quote"')]
-    assert "Done: 2 of 2." in logged_in.get(response.location).text
+    assert "Done: 2 rows." in logged_in.get(response.location).text
     assert "Notes" in logged_in.get("/profile/ada").text
 
 
@@ -146,9 +146,9 @@ def test_a_job_that_was_killed_anywhere_begins_again_and_imports_once(
     key = upload(logged_in).location.rpartition("/")[2]
     calls = count()
 
-    def die(*arguments: Any) -> Any:
+    def die(*arguments: Any, **options: Any) -> Any:
         if place == "unfinished" and next(calls) == 0:
-            return unfinished(*arguments)
+            return unfinished(*arguments, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killing:
