@@ -211,7 +211,7 @@ def test_the_lines_of_a_job_that_is_skipped_are_its_own(
     declare(succeed).send()
     too_old = declare(fail).send_with_options(max_age=1, delay=20)
     assert work() == 1
-    lines: list[Any] = [record.msg for record in caplog.records if record.name == "app.job"]
+    lines = [line for line in map(json.loads, caplog.text.splitlines()) if line["logger"] == "app.job"]
     assert [(line["job"], line["message_id"]) for line in lines if line["event"] == "job skipped"] == [
         ("fail", too_old.message_id)
     ]
