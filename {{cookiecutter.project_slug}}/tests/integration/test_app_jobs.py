@@ -52,6 +52,10 @@ def succeed() -> None:
     pass
 
 
+def lines_of_jobs(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [line for line in map(json.loads, caplog.text.splitlines()) if line["logger"] == "app.job"]
+
+
 def users(app: Flask) -> int:
     with transaction(app) as session:
         return session.scalar(select(func.count()).select_from(User)) or 0
@@ -156,7 +160,7 @@ def test_a_job_says_when_it_starts_and_how_it_ends(
     caplog.handler.setFormatter(logs.JsonLine())
     ids = {actor.actor_name: actor.send().message_id for actor in (declare(succeed), declare(fail))}
     assert work() == 1
-    lines = [line for line in map(json.loads, caplog.text.splitlines()) if line["logger"] == "app.job"]
+    lines = lines_of_jobs(caplog)
     events = [(line["job"], line["event"]) for line in lines]
     assert events == [
         ("succeed", "job started"),
@@ -211,10 +215,8 @@ def test_the_lines_of_a_job_that_is_skipped_are_its_own(
     declare(succeed).send()
     too_old = declare(fail).send_with_options(max_age=1, delay=20)
     assert work() == 1
-    lines = [line for line in map(json.loads, caplog.text.splitlines()) if line["logger"] == "app.job"]
-    assert [(line["job"], line["message_id"]) for line in lines if line["event"] == "job skipped"] == [
-        ("fail", too_old.message_id)
-    ]
+    skipped = [line for line in lines_of_jobs(caplog) if line["event"] == "job skipped"]
+    assert [(line["job"], line["message_id"]) for line in skipped] == [("fail", too_old.message_id)]
 
 
 def test_a_job_cannot_be_sent_before_there_is_an_app() -> None:
