@@ -4,9 +4,8 @@ Real: processes that run the scheduler's own loop with its ledger and messages, 
 send, and the database. Not real: the clock, which goes on as soon as all jobs of an hour are sent.
 """
 
-from tests.infrastructure.schedule.chaos import chaos
-
 from benchmarks.queue.places import DATABASES, Places, show
+from tests.infrastructure.schedule.chaos import chaos
 
 JOBS, HOURS = 50, 20
 SCHEDULERS = (2, 5)

@@ -95,9 +95,9 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
         try:
             told = service(site, "check", "--json")
             expect(told.stdout.startswith("["), told.stderr[-500:] or "it says nothing")
-            ok = {"ok": True, "FAILED": False}
+            marks = {"ok": True, "FAILED": False}
             rows = [
-                {"name": row["check"], "ok": ok.get(row["result"]), "detail": row["detail"]}
+                {"name": row["check"], "ok": marks.get(row["result"]), "detail": row["detail"]}
                 for row in json.loads(told.stdout)
             ]
         except (OSError, ValueError, Finding) as error:

@@ -231,8 +231,10 @@ def test_autocommit_is_for_what_no_transaction_may_hold(engine: Engine) -> None:
     with sessions(engine)() as session:
         set_to(session, 1)
         session.rollback()
-    with single_statements(engine).connect() as connection:
+    direct = single_statements(engine)
+    with direct.connect() as connection:
         connection.execute(update(COUNTER).values(n=2))
+    direct.dispose()
     assert count(engine) == 2
 
 

@@ -274,6 +274,7 @@ def test_this_project_can_be_packed_and_runs_from_its_artifact(tmp_path: Path) -
         " print(style, client.get(style).status_code)"
     )
     environ = {"PATH": os.environ["PATH"], "APP_ENV": "testing", "APP_DIR": str(tmp_path / "app")}
+    (tmp_path / "app").mkdir()
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=release, env=environ, capture_output=True, text=True, check=False, timeout=60
     )

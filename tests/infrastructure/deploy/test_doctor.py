@@ -113,9 +113,9 @@ def test_the_services_own_lines_come_last(site: Site, monkeypatch: pytest.Monkey
     monkeypatch.setattr(doctor, "CHECKS", {})
     rows = {row["name"]: row for row in doctor.examine(site)}
     assert rows["service: app folder"]["ok"] is True
-    assert "my_service db upgrade" in rows["service: database"]["detail"]
+    assert "my_service db upgrade" in rows["service: migrations"]["detail"]
     (site.link / ".venv/bin/python").unlink()
-    assert [(row["name"], row["ok"]) for row in doctor.examine(site)] == [("service: doctor", False)]
+    assert [(row["name"], row["ok"]) for row in doctor.examine(site)] == [("service: check", False)]
 
 
 def test_an_open_secret_names_the_command_that_closes_it(site: Site) -> None:

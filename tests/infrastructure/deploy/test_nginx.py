@@ -305,7 +305,12 @@ def test_the_probes_find_the_usual_mistake(service: Gunicorn) -> None:
     ("disk", "path", "data", "disposition"),
     [
         ("media", "a.png", PICTURE, "inline; filename=a.png"),
-        ("default", "report ü.pdf", b"a report", "attachment; filename*=UTF-8''report%20%C3%BC.pdf"),
+        (
+            "default",
+            "report ü.pdf",
+            b"a report",
+            "attachment; filename=\"report u.pdf\"; filename*=UTF-8''report%20%C3%BC.pdf",
+        ),
         ("exports", "posts.csv", b"title", "attachment; filename=posts.csv"),
         ("batches", "one.txt", b"one", "inline; filename=one.txt"),
     ],
@@ -318,7 +323,7 @@ def test_nginx_sends_what_a_link_allows(
         assert (answer.status, answer.data) == (200, data)
         assert "X-Accel-Redirect" not in answer.headers
         expected = {
-            "Cache-Control": "private, no-cache",
+            "Cache-Control": "no-cache, private",
             "Content-Disposition": disposition,
             "Content-Security-Policy": "default-src 'none'; sandbox",
             "Cross-Origin-Resource-Policy": "same-origin",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dramatiq
@@ -89,11 +90,12 @@ def open_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenQu
 
     def open_queue(*, threads: int = 1, **options: Any) -> Queue:
         engine = connect(place.database)
-        broker = DatabaseBroker(engine, lambda: queue.session, poll_interval=0.02, **options)
-        broker.threads = threads  # As a worker tells it; here, a test takes messages itself.
-        queue = Queue(broker, engine)
-        opened.append(queue)
-        return queue
+        broker = DatabaseBroker(engine, lambda: found.session, poll_interval=0.02, **options)
+        # What a worker tells it; here, a test takes messages itself.
+        broker.emit_before("worker_boot", SimpleNamespace(worker_threads=threads))
+        found = Queue(broker, engine)
+        opened.append(found)
+        return found
 
     yield open_queue
     for queue in opened:

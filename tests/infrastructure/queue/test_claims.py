@@ -3,6 +3,7 @@
 No worker runs here; a test takes messages as a worker would, and moves the times in the table instead of waiting.
 """
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -121,8 +122,8 @@ def test_consumers_never_get_the_same_message(open_queue: OpenQueue) -> None:
         return found
 
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(drain, [consume(open_queue(threads=3)) for _ in range(3)]))
-    assert sorted(sum(found, [])) == list(range(60))
+        found = pool.map(drain, [consume(open_queue(threads=3)) for _ in range(3)])
+    assert sorted(itertools.chain(*found)) == list(range(60))
 
 
 def test_messages_of_a_dead_process_are_due_again_when_its_lease_ends_and_not_before(open_queue: OpenQueue) -> None:
@@ -210,6 +211,15 @@ def test_a_message_that_cannot_be_read_is_set_aside_and_its_neighbours_run(open_
         session.execute(update(QueueMessage).where(QueueMessage.id == queue.rows()[1].id).values(payload=b"{"))
     assert take(consume(queue), 3) == [1, 3]
     assert "DecodeError" in str(queue.dead().error)
+
+
+def test_a_traceback_may_hold_what_a_database_cannot_store(queue: Queue) -> None:
+    queue.send(1)
+    consumer = consume(queue)
+    message = claim(consumer)
+    message.stuff_exception(ValueError("\0 \ud800"))
+    consumer.nack(message)
+    assert str(queue.dead().error).endswith(r"ValueError: \x00 \ud800" + "\n")
 
 
 def test_a_retry_waits_in_the_row_of_its_message(queue: Queue) -> None:

@@ -169,7 +169,7 @@ def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> N
 
 @dataclass(frozen=True)
 class Damage:
-    """What chaos has done: jobs that never ended, that ran twice in processes that were not killed, or were set aside."""
+    """What chaos has done: jobs that never ended, that ran twice in processes that lived, or that were set aside."""
 
     lost: list[int]
     repeated: list[int]
@@ -178,7 +178,7 @@ class Damage:
 
 
 def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int = 2, seed: int = 0) -> Damage:
-    """Run many short jobs from an empty queue in a database, and kill workers at random moments meanwhile."""
+    """Run many short jobs from an empty queue, and kill workers at random moments meanwhile."""
     dice = random.Random(seed)
     killed: set[int] = set()
     with place.open() as sender, Workers(place) as running:
@@ -196,10 +196,9 @@ def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int
                 running.kill(victim)
         # What has ended is deleted a moment later; what is left would run again.
         sender.join("default", timeout=PATIENCE * 1000)
-    engine = connect(place.database)
-    with engine.connect() as connection:
-        set_aside = connection.scalar(select(func.count()).select_from(QueueMessage)) or 0
-    engine.dispose()
+        set_aside = 0
+        if isinstance(sender, DatabaseBroker):
+            set_aside = sender.rows(select(func.count()).select_from(QueueMessage))[0][0]
     notes = place.notes()
     ends = {note.number for note in notes if note.what == "end"}
     lived = Counter(note.number for note in notes if note.what == "start" and note.process not in killed)

@@ -31,7 +31,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_queue_message"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_queue_message_due", "queue_message", ["queue", "dead", "due", "priority"])
+    op.create_index("ix_queue_message_due", "queue_message", ["queue", "dead", "due"])
     op.create_table(
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),

@@ -105,6 +105,6 @@ def test_without_an_address_nothing_is_imported_and_a_wrong_one_is_a_line(
     with pytest.raises(ConfigError, match=r"config/telemetry.yaml: telemetry.sentry_dsn: found '\*\*\*': "):
         make_app(SENTRY_DSN="sentry.example.org")
     monkeypatch.setitem(sys.modules, "sentry_sdk", None)
-    with pytest.raises(ConfigError, match="run `make lock EXTRAS=sentry && make setup`"):
+    with pytest.raises(ConfigError, match="run `make add PACKAGE=sentry-sdk && make setup`"):
         make_app(SENTRY_DSN="http://key@127.0.0.1:1/1")
     make_app()
