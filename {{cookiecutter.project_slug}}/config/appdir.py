@@ -88,7 +88,7 @@ class AppDir:
             ConfigError: the user or group is unknown, or something else stands in the place of a folder.
         """
         uid, gid = _numbers(user, group)
-        lines = []
+        lines: list[str] = []
         try:
             for place, owner in self._folders(uid):
                 with suppress(FileExistsError):
@@ -107,7 +107,7 @@ class AppDir:
     def check(self, user: str | None = None, group: str | None = None) -> list[str]:
         """A line for everything that `make` would change, and for settings that others could change."""
         uid, gid = _numbers(user, group)
-        lines = []
+        lines: list[str] = []
         for place, flags, mode, owner in [
             *((folder, os.O_DIRECTORY, MODE, owner) for folder, owner in self._folders(uid)),
             (self.env_file, 0, 0o640, -1),

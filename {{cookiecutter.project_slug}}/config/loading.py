@@ -53,11 +53,11 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
         if name.startswith("APP_") and "__" in name:
             _lay_over(values, _from_variable(name, text), f"environment variable {name}", origins)
 
-    unknown = sorted(values.keys() - SECTIONS.keys())
-    problems = [
-        f"{_source(origins, name)}: {name}: unknown section, known are {', '.join(SECTIONS)}" for name in unknown
-    ]
     sections = {"logging": values.pop("logging", {})}
+    problems = [
+        f"{_source(origins, name)}: {name}: unknown section, expected one of {', '.join(SECTIONS)}"
+        for name in sorted(values.keys() - SECTIONS.keys())
+    ]
     for name, kind in SECTIONS.items():
         sections[name], found = _section(name, kind, values.get(name, {}), origins)
         problems += found
@@ -128,8 +128,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 def _parse(path: Path, source: str) -> dict[str, Any]:
     try:
         content = PARSERS[path.suffix](path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, configparser.Error) as error:
-        raise ConfigError(f"{source}: cannot be read: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError, configparser.Error) as error:
+        raise ConfigError(f"{source}: not valid {path.suffix[1:].upper()}: {' '.join(str(error).split())}") from None
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{source}: expected keys with values, found {type(content).__name__}")
     return content or {}
@@ -213,7 +215,9 @@ def _section(
                 shown = "" if isinstance(value, dict | list) else f", found {mask(here, value)!r}"
                 hint = "; put it in quotes" if reason.startswith("Expected str, got") else ""
                 where = f"{here}{inner}"
-                problems.append(f"{_source(origins, where)}: {where}: {reason.partition(', got')[0]}{shown}{hint}")
+                problems.append(
+                    f"{_source(origins, where)}: {where}: {reason.partition(', got')[0].replace('Expected', 'expected')}{shown}{hint}"
+                )
     return (None if problems else kind(**converted)), problems
 
 
