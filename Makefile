@@ -5,6 +5,8 @@ VENV := .venv
 PROJECT_VENV := .venv-project
 BENCH_VENV := .venv-bench
 RUFF_CHECK = $(VENV)/bin/ruff check --no-cache --extend-exclude pyproject.toml
+PIN = $(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal --generate-hashes \
+  --no-header --no-annotate pyproject.toml
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -30,9 +32,10 @@ lint: $(VENV)/ready ## Format, lint and types of the template and of the code in
 	$(RUFF_CHECK) .
 	$(VENV)/bin/mypy
 
-format: $(VENV)/ready ## Format the code and mend what can be mended
-	$(RUFF_CHECK) --fix .
+format: $(VENV)/ready ## Format the code, fix what ruff can fix, and show what is left
+	$(RUFF_CHECK) -q --fix-only .
 	$(VENV)/bin/ruff format --no-cache .
+	$(RUFF_CHECK) .
 
 bench: $(BENCH_VENV)/ready $(PROJECT_VENV)/ready ## Measure what is promised: takes about half an hour
 	$(VENV)/bin/python -m benchmarks.generation
@@ -46,15 +49,14 @@ bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim ki
 	$(BENCH_VENV)/bin/python -m benchmarks.queue $(ARGS)
 
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes \
-	  --no-header --no-annotate --group dev pyproject.toml -o requirements-dev.txt
-	rm -rf build/lock && mkdir -p build && $(VENV)/bin/cookiecutter . --no-input -o build/lock > build/lock.log
-	$(MAKE) -C build/lock/my_service lock
+	$(PIN) --group dev -o requirements-dev.txt
+	rm -rf build/lock
+	$(VENV)/bin/cookiecutter . --no-input -o build/lock
+	$(MAKE) -C build/lock/my_service lock UV='$(abspath $(VENV))/bin/uv'
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --group infrastructure -c '$(PROJECT)/requirements-dev.txt' pyproject.toml -o requirements-infrastructure.txt
-	$(VENV)/bin/uv pip compile -q --upgrade --universal --generate-hashes --no-header --no-annotate \
-	  --group bench -c '$(PROJECT)/requirements-dev.txt' -c requirements-infrastructure.txt pyproject.toml \
+	$(PIN) --group infrastructure -c '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
+	@# What the queue is measured beside has to share an environment with the project, whatever versions it asks for.
+	$(PIN) --group bench --override '$(PROJECT)/requirements-dev.txt' --override requirements-infrastructure.txt \
 	  -o requirements-bench.txt
 
 bench-deploy: $(PROJECT_VENV)/ready ## Measure deploys under load, in a machine of their own, as root

@@ -8,6 +8,7 @@ Somebody waits for this script: it imports and compiles only what it needs, when
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,8 +19,10 @@ from types import CodeType
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 MANIFEST = "manifest.txt"
-# Made by the other hook where a project is written anew: the folders as they were.
+os.umask(UMASK := os.umask(0))
+# Where a project is written anew, the other hook has moved its files to this folder, and has made this file, empty.
 REGENERATING = ".regenerating"
+MARKER = "LICENSE"
 
 RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
 CREDENTIAL_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
@@ -59,25 +62,29 @@ def drop(paths: Iterable[str]) -> None:
             folder = os.path.dirname(folder)
 
 
-def put_back(dropped: set[str]) -> None:
-    """Return to their places the files of the project's owner: those that the template does not bring.
+def put_back(dropped: set[str]) -> bool:
+    """Return to their places the files that the template does not bring; with --skip-if-file-exists, all files.
 
     A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
+    Returns whether all were put back.
     """
     import filecmp
     import shutil
 
+    keep_all = os.path.getsize(MARKER) == 0
+    if keep_all:
+        os.remove(MARKER)
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
             path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
-            if path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False)):
-                dropped.remove(path)
-                os.replace(old, path)
-            elif not os.path.lexists(path):
+            changed = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
+            if keep_all or changed or not os.path.lexists(path):
+                dropped.discard(path)
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-                os.rename(old, path)
+                os.replace(old, path)
     shutil.rmtree(REGENERATING)
+    return keep_all
 
 
 def find_files() -> set[str]:
@@ -102,7 +109,7 @@ def folders_of(path: str) -> list[str]:
 
 
 def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
-    """The files' texts; adds findings about what may stand in no file at all."""
+    """The files' texts, once their modes are set; adds findings about what may stand in no file at all."""
     texts = {}
     for path in sorted(paths):
         try:
@@ -118,8 +125,9 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
         lowered = text.lower()
         if any(word in lowered for word in CREDENTIAL_WORDS) and (found := re.search(CREDENTIAL, text)):
             findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
-        if os.name == "posix" and text.startswith("#!") != os.access(path, os.X_OK):
-            findings.append(f"{path}: the executable bit and the #! line do not agree")
+        # In the template it may be read-only, or from an archive without modes; some file systems have none at all.
+        with contextlib.suppress(OSError):
+            os.chmod(path, (0o777 if text.startswith("#!") else 0o666) & ~UMASK)
     return texts
 
 
@@ -279,16 +287,15 @@ def main() -> int:
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
     regenerating = os.path.exists(REGENERATING)
-    if regenerating:
-        put_back(dropped)
+    keep_all = regenerating and put_back(dropped)
     drop(dropped)
     # In a project that is written anew, what is there beside the template's files is its owner's business.
     present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
-    findings = check_project(present, kept)
-    if findings:
+    if findings := check_project(present, kept):
         print("\n".join(findings), file=sys.stderr)
-        return 1
-    print(
+        # The owner's files may be as they like.
+        return 0 if keep_all else 1
+    done = (
         f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
         f"  cd {os.getcwd()}\n"
         "  git init && git add -A && git commit -m 'Start'\n"
@@ -296,6 +303,9 @@ def main() -> int:
         "  make test    run its tests\n"
         "  make         everything else\n"
     )
+    # A project that is finished must not be deleted because a terminal cannot show its path, or is gone.
+    with contextlib.suppress(OSError):
+        os.write(2, done.encode(errors="backslashreplace"))
     return 0
 
 

@@ -14,26 +14,27 @@ import sys
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 REGENERATING = ".regenerating"
+MARKER = "LICENSE"
+FOLDERS = {".github", "app", "backup", "config", "database", "deploy", "docs", "storage", "tests"}
 CHOICES = {
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "example": ["blog", "none"],
     "ci": ["github", "gitlab", "none"],
 }
 LONGEST = {"project_name": 80, "description": 200, "author": 120}
-OWN_NAMES = {"app", "backup", "config", "database", "deploy", "storage", "tests"}
-OWN_NAMES |= {"main", "processes", "queues", "scheduler", "web"}
+OWN_NAMES = FOLDERS | {"main", "queues", "scheduler", "web"}
 
 
 def check_slug(slug: str) -> str | None:
     """Why the slug cannot name a folder, a package and a process; None if it can."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]{1,39}", slug):
-        return "expected 2 to 40 of a-z, 0-9 and _, with a letter first"
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,38}[a-z0-9]", slug):
+        return "expected 2 to 40 of a-z, 0-9 and _, with a letter first and no _ last"
     if keyword.iskeyword(slug) or keyword.issoftkeyword(slug):
         return "is a keyword of Python"
     if slug in sys.stdlib_module_names:
         return "is a module of Python's standard library"
     if slug in OWN_NAMES:
-        return "is a module of the project itself"
+        return "is a folder or module of the project itself"
     return None
 
 
@@ -76,18 +77,19 @@ def shown(answer: str) -> str:
 
 
 def set_aside() -> list[str]:
-    """Keep what Cookiecutter would replace in a project that it writes anew: whole folders, and files beside them.
+    """Move what Cookiecutter may replace in a project that it writes anew; the other hook puts back what stays.
 
-    The other hook puts back what is its owner's. Returns why that cannot be done, if it cannot.
+    Returns why that cannot be done, if it cannot.
     """
     if os.path.exists(REGENERATING):
         return [f"{REGENERATING}: left by a run that did not finish; move its files back and remove it"]
-    files = [name for name in os.listdir() if os.path.isfile(name)]
-    folders = [name for name in ANSWERS["_copy_without_render"] if os.path.isdir(name)]
+    names = [name for name in os.listdir() if name in FOLDERS or os.path.isfile(name)]
     os.mkdir(REGENERATING)
-    for path in files + folders:
-        os.renames(path, os.path.join(REGENERATING, path))
-    return []
+    for name in names:
+        os.rename(name, os.path.join(REGENERATING, name))
+    # With --skip-if-file-exists, Cookiecutter leaves this file as it is, and so the other hook knows.
+    with open(MARKER, "x", encoding="utf-8"):
+        return []
 
 
 def main() -> int:

@@ -49,3 +49,10 @@ def commands_of(readme: Path) -> list[str]:
     """The lines of the README's shell blocks, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", readme.read_text(), re.DOTALL)
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    """Put one text in the place of another, which has to be there."""
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

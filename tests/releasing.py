@@ -25,6 +25,6 @@ def commit(project: Path) -> None:
 
 def make(project: Path, *targets: str, **environ: str) -> None:
     """Make targets with the environment that the tests share."""
-    shared = ["UV=", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+    shared = [f"UV={UV}", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
     result = run_in(project, "make", *targets, *shared, environ={**GIT, **environ})
     assert result.returncode == 0, result.stdout[-5000:]

@@ -172,7 +172,7 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
         with image.running(queue, "python", "queues.py"), image.running(scheduler, "python", "scheduler.py"):
             wait_for(lambda: "scheduler runs" in scheduler.read_text(), scheduler)
             # The first of these waits until the job is done.
-            for command in ("schedule run remove_expired", "doctor"):
+            for command in ("schedule run remove_expired", "check"):
                 result = image.run("python", "main.py", *command.split())
                 assert result.returncode == 0, result.stdout
 

@@ -1,21 +1,31 @@
 """What comes out of the template: for every set of answers, for hostile ones, twice the same, over an older project."""
 
+import ast
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
+from cookiecutter.main import cookiecutter
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-OPTIONS = ("license", "example", "ci")
-OPTION_SETS = [dict(zip(OPTIONS, values, strict=True)) for values in itertools.product(*(ANSWERS[o] for o in OPTIONS))]
+# Every combination of the answers that drop files; the license only fills one.
+OPTION_SETS = [
+    {"license": text, "example": example, "ci": ci}
+    for text, (example, ci) in zip(
+        itertools.cycle(ANSWERS["license"]), itertools.product(ANSWERS["example"], ANSWERS["ci"]), strict=False
+    )
+]
 HOSTILE = [
     "O'Brien",
     'says "hi"',
@@ -33,6 +43,9 @@ HOSTILE = [
     "& &amp; !tag @at",
     "~~~",
     "1. first",
+    ".NET Bridge",
+    ") x",
+    "...and more",
 ]
 
 CHOSEN = {
@@ -50,34 +63,90 @@ print(json.dumps([settings.app.name, settings.app.description, html]))
 """
 
 
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A project for each value of `example`, with the default answers to all other questions. To be read only."""
+    return {example: generate(tmp_path_factory.mktemp(example), example=example) for example in EXAMPLES}
+
+
+def generate(folder: Path, template: Path = TEMPLATE, **answers: str) -> Path:
+    """What `cookiecutter --no-input` makes in a folder."""
+    return Path(cookiecutter(str(template), no_input=True, extra_context=answers, output_dir=str(folder)))
+
+
 @pytest.mark.parametrize("options", OPTION_SETS, ids=lambda options: "-".join(options.values()))
-def test_every_option_set_is_formatted_linted_and_licensed(bake: Bake, options: dict[str, str]) -> None:
+def test_options_choose_whole_files_and_the_license(
+    bake: Bake, examples: dict[str, Path], options: dict[str, str]
+) -> None:
     project = bake(**options)
 
-    assert run_in(project, PROJECT_VENV / "bin/ruff", "format", "--no-cache", "--check", ".").returncode == 0
-    lint = run_in(project, PROJECT_VENV / "bin/ruff", "check", "--no-cache", ".")
-    assert lint.returncode == 0, lint.stdout
     assert (project / ".github").exists() == (options["ci"] == "github")
     assert (project / ".gitlab-ci.yml").exists() == (options["ci"] == "gitlab")
     assert (project / "app/blog").exists() == (options["example"] == "blog")
     assert "Your Name <you@example.com>" in (project / "LICENSE").read_text()
     assert options["license"] in (project / "README.md").read_text()
+    # So types, architecture and tests need to be checked once for each example.
+    assert code_of(project) == code_of(examples[options["example"]])
 
 
-def test_code_depends_on_the_example_alone(bake: Bake) -> None:
-    """So types, architecture and tests need to be checked once for each example."""
-    seen: dict[str, set[str]] = {example: set() for example in EXAMPLES}
-    for options in OPTION_SETS:
-        files = files_of(bake(**options))
-        code = {
-            name: file for name, file in files.items() if name not in ("LICENSE", "README.md") and "ci.yml" not in name
-        }
-        seen[options["example"]].add(repr(sorted(code.items())))
-    assert [len(variants) for variants in seen.values()] == [1, 1]
+def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
+    """All files that are the same for all licenses and CI services."""
+    files = files_of(project)
+    return {name: file for name, file in files.items() if name not in ("LICENSE", "README.md") and "ci.yml" not in name}
 
 
-def test_two_bakes_are_byte_identical(bake: Bake) -> None:
-    assert files_of(bake()) == files_of(bake())
+def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:
+    assert files_of(bake()) == files_of(examples["blog"])
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_git_s_archive_of_the_template_gives_the_same_bytes(
+    template_copy: Path, examples: dict[str, Path], kind: str
+) -> None:
+    folder = template_copy.parent
+    for command in (["init", "-q"], ["add", "-A"]):
+        run_in(template_copy, "git", *command)
+    tree = run_in(template_copy, "git", "write-tree").stdout.strip()
+    archive = folder / f"archive.{kind}"
+    result = run_in(template_copy, "git", "archive", "--prefix=template/", f"--output={archive}", tree)
+    assert result.returncode == 0, result.stdout
+    if kind == "tar.gz":
+        template_copy.rename(folder / "original")
+        subprocess.run(["tar", "xzf", archive], cwd=folder, check=True)
+
+    project = generate(folder / "out", archive if kind == "zip" else template_copy)
+
+    assert files_of(project) == files_of(examples["blog"])
+
+
+def test_modes_come_from_the_first_line_and_the_umask_alone(template_copy: Path, examples: dict[str, Path]) -> None:
+    expected = files_of(examples["blog"])
+    assert {mode & 0o777 for _, mode in expected.values()} == {0o644, 0o755}
+    assert expected["deploy/release.py"][1] & 0o777 == 0o755
+
+    for folder, mode in (("executable", 0o777), ("read-only", 0o444)):
+        for path in template_copy.rglob("*"):
+            path.chmod(mode | 0o111 if path.is_dir() else mode)
+        assert files_of(generate(template_copy.parent / folder, template_copy)) == expected
+
+    umask = os.umask(0o077)
+    try:
+        private = files_of(generate(template_copy.parent / "private"))
+    finally:
+        os.umask(umask)
+    assert {mode & 0o777 for _, mode in private.values()} == {0o600, 0o700}
+
+
+@pytest.mark.parametrize("place", ["ascii", "gone"])
+def test_a_finished_project_stays_when_its_path_cannot_be_told(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / "日本"
+    command = f"{sys.executable} -m cookiecutter '{TEMPLATE}' --no-input -o '{folder}'"
+    if place == "gone":
+        command = f"({command} 2>&1; echo $? > code) | true"
+    result = run_in(tmp_path, "sh", "-c", command, environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"})
+
+    assert result.returncode == 0, result.stdout
+    assert (folder / "my_service/main.py").exists()
 
 
 def test_replaying_answers_gives_the_same_bytes(bake: Bake, tmp_path: Path) -> None:
@@ -92,46 +161,27 @@ def test_replaying_answers_gives_the_same_bytes(bake: Bake, tmp_path: Path) -> N
     assert files_of(tmp_path / "replayed" / project.name) == files_of(project)
 
 
-def test_generating_over_a_project_keeps_the_users_own_files(bake: Bake) -> None:
-    project = bake()
-    own = project / "app/shop/views.py"
-    own.parent.mkdir()
-    own.write_text('"""Mine."""\n')
-    changed = project / "storage/memory.py"
-    changed.write_text("broken")
-    (project / "instance").mkdir()
-    (project / "instance/.env").write_text("SECRET_KEY=mine\n")
-    (project / "web.py").write_text("broken")
-
-    result = run_in(
-        project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, "--no-input", "--overwrite-if-exists"
-    )
-
-    assert result.returncode == 0, result.stdout
-    assert own.read_text() == '"""Mine."""\n'
-    assert (project / "instance/.env").read_text() == "SECRET_KEY=mine\n"
-    for path in (project / "web.py", changed):
-        assert path.read_text() == (PROJECT / path.relative_to(project)).read_text()
-    assert not (project / ".regenerating").exists()
-
-
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_texts_arrive_unchanged_and_harmless(bake: Bake, text: str) -> None:
-    project = bake(
-        project_name=text,
-        project_slug="shop",
-        description=text,
-        author=f"{text.replace('<', '').replace('>', '')} <a@b.c>",
-    )
+def test_hostile_texts_arrive_unchanged(bake: Bake, text: str) -> None:
+    author = f"{text.replace('<', '').replace('>', '')} <a@b.c>"
+    project = bake(project_name=text, project_slug="shop", description=text, author=author)
 
-    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, project.parent / "instance")
+    settings = yaml.safe_load((project / "config/app.yaml").read_text())
+    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    assert [settings["name"], settings["description"], metadata["description"]] == [text] * 3
+    assert author in (project / "LICENSE").read_text()
+    assert "<script>" not in (project / "README.md").read_text().split("## Start")[0]
+
+
+def test_hostile_texts_are_harmless_in_pages(bake: Bake, tmp_path: Path) -> None:
+    text = '<script>alert(1)</script> & "it\'s" {x} $HOME \\'
+    project = bake(project_name=text, project_slug="shop", description=text)
+
+    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, tmp_path / "instance")
     name, description, html = json.loads(result.stdout.splitlines()[-1])
 
     assert [name, description] == [text, text]
     assert "<script>" not in html
-    readme = (project / "README.md").read_text().split("## Start")[0]
-    assert "<script>" not in readme
-    assert yaml.safe_load((project / "config/app.yaml").read_text())["name"] == text
 
 
 def test_nearly_nothing_is_rendered() -> None:
@@ -142,6 +192,9 @@ def test_nearly_nothing_is_rendered() -> None:
         if not any(fnmatch(path, pattern) or path.startswith(f"{pattern}/") for pattern in copied)
     ]
     assert sorted(rendered) == ["LICENSE", "README.md", "config/app.yaml", "pyproject.toml"]
+    # Cookiecutter deletes such a folder of an existing project before it copies its own.
+    folders = {str(folder) for path in project_files() for folder in Path(path).parents}
+    assert not [folder for folder in folders for pattern in copied if fnmatch(folder, pattern)]
 
 
 def test_python_files_hold_no_template_tags() -> None:
@@ -160,29 +213,66 @@ def project_files() -> list[str]:
     return [name for name in names if name and (PROJECT / name).exists()]
 
 
-def test_generating_over_a_project_keeps_own_files_where_an_option_would_have_some(bake: Bake) -> None:
-    project = bake(example="none", ci="none")
-    own = [project / path for path in (".github/workflows/ci.yml", ".gitlab-ci.yml", "app/blog/views.py", "notes.txt")]
+def write_anew(project: Path, *options: str) -> CompletedProcess[str]:
+    """Generate over a project."""
+    command = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--overwrite-if-exists", *options]
+    return run_in(project.parent, *command)
+
+
+def test_writing_anew_replaces_the_templates_files_and_keeps_all_others(bake: Bake, examples: dict[str, Path]) -> None:
+    project = bake(ci="none")
+    own = [project / path for path in ("app/shop/views.py", "instance/.env", "notes.txt", ".github/workflows/ci.yml")]
     for path in own:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
+    for name in ("web.py", "storage/storage.py", "README.md"):
+        (project / name).write_text("broken")
 
-    options = ["--no-input", "--overwrite-if-exists", "example=none", "ci=none"]
-    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+    result = write_anew(project, "ci=none")
 
     assert result.returncode == 0, result.stdout
-    assert [path.read_text() for path in own] == ["mine"] * 4
-    assert not (project / "app/blog/models.py").exists()
+    for path in own:
+        assert path.read_text() == "mine"
+        path.unlink()
+    assert code_of(project) == code_of(examples["blog"])
 
 
-def test_generating_over_a_project_drops_what_is_no_longer_chosen(bake: Bake) -> None:
+def test_writing_anew_drops_what_is_no_longer_chosen(bake: Bake, examples: dict[str, Path]) -> None:
     project = bake()
+    (project / "app/blog/views.py").write_text("mine")
 
-    options = ["--no-input", "--overwrite-if-exists", "example=none", "ci=none"]
-    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+    result = write_anew(project, "example=none")
 
     assert result.returncode == 0, result.stdout
-    assert files_of(project) == files_of(bake(example="none", ci="none"))
+    assert (project / "app/blog/views.py").read_text() == "mine"
+    (project / "app/blog/views.py").unlink()
+    assert files_of(project) == files_of(examples["none"])
+
+
+def test_writing_anew_can_skip_every_file_that_exists(bake: Bake, examples: dict[str, Path]) -> None:
+    project = bake()
+    edited = ("LICENSE", "README.md", "config/app.yaml", "config/queue.yaml", "web.py", "app/pages.py", "docs/queue.md")
+    for path in edited:
+        (project / path).write_text("mine")
+    for path in ("Makefile", "app/errors.py"):
+        (project / path).unlink()
+
+    result = write_anew(project, "--skip-if-file-exists")
+
+    assert result.returncode == 0, result.stdout
+    files = files_of(project)
+    assert {path: files.pop(path)[0] for path in edited} == dict.fromkeys(edited, b"mine")
+    assert files == {path: file for path, file in files_of(examples["blog"]).items() if path not in edited}
+
+
+def test_without_hooks_writing_anew_keeps_own_files(bake: Bake) -> None:
+    project = bake()
+    own = project / "app/shop/views.py"
+    own.parent.mkdir()
+    own.write_text("mine")
+
+    assert write_anew(project, "--accept-hooks", "no").returncode == 0
+    assert own.read_text() == "mine"
 
 
 def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:
@@ -190,10 +280,16 @@ def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:
     (project / ".regenerating/app").mkdir(parents=True)
     (project / ".regenerating/app/mine.py").write_text("kept")
 
-    options = ["--no-input", "--overwrite-if-exists"]
-    result = run_in(project.parent, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
+    result = write_anew(project)
 
     assert result.returncode == 1
     assert ".regenerating: left by a run that did not finish" in result.stdout
     assert (project / ".regenerating/app/mine.py").read_text() == "kept"
     assert (project / "app/__init__.py").exists()
+
+
+def test_all_folders_are_moved_out_of_the_way_while_a_project_is_written_anew() -> None:
+    folders = {path.split("/")[0] for path in project_files() if "/" in path}
+    hook = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
+    [found] = re.findall(r"^FOLDERS = (\{.*\})$", hook, re.MULTILINE)
+    assert ast.literal_eval(found) == folders

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from baking import PROJECT_VENV, TEMPLATE, run_in
+from baking import TEMPLATE, run_in
 from deploy.machine import made_once
-from releasing import GIT
+from releasing import GIT, UV
 
 PYTHON = "3.11"
 # Paths, and which text is put in the place of which; nothing, for a new file.
@@ -97,7 +97,7 @@ def wheels(project: Path) -> Path:
     key = hashlib.sha256((project / "requirements.txt").read_bytes()).hexdigest()[:12]
 
     def fetch(folder: Path) -> None:
-        shared = [f"PYTHON={PYTHON}", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
+        shared = [f"PYTHON={PYTHON}", f"UV={UV}"]
         succeed(project, "make", "wheels", *shared)
         shutil.copytree(project / "dist/wheels", folder)
 

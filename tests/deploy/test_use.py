@@ -89,14 +89,14 @@ def test_another_host_name_gets_no_answer(used: Service) -> None:
     assert used.get("/", host="another.test").status == 0
 
 
-def test_a_static_file_has_a_name_that_changes_with_it_and_is_kept_for_ever(used: Service) -> None:
-    link = re.search(r'href="(/static/style\.[0-9a-f]{8}\.css)"', used.get("/").text)
+def test_a_static_file_has_an_address_that_changes_with_it_and_is_kept_for_a_year(used: Service) -> None:
+    link = re.search(r'href="(/static/style\.css\?v=[0-9a-f]{8})"', used.get("/").text)
     assert link
 
     answer = used.get(link[1])
 
     assert answer.status == 200
-    assert "immutable" in answer.headers["cache-control"]
+    assert "max-age=31536000" in answer.headers["cache-control"]
 
 
 def test_a_backup_is_made_by_the_command_of_the_live_release(used: Service) -> None:

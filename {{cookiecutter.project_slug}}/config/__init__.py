@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from config.appdir import PARTS, ROOT, AppDir
 from config.errors import ConfigError
 from config.loading import find_app_dir, load, project_release, project_version
-from config.masking import mask
+from config.masking import mask, printable
 from config.safety import require_safe
 from config.settings import SECTIONS, Settings
 
@@ -26,6 +26,7 @@ __all__ = [
     "find_app_dir",
     "load",
     "mask",
+    "printable",
     "project_release",
     "project_version",
     "require_safe",

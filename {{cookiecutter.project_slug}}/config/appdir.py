@@ -4,6 +4,7 @@ import grp
 import os
 import pwd
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -63,9 +64,14 @@ class AppDir:
         return self.data / "app.sqlite3"
 
     @property
+    def logs(self) -> Path:
+        """Logs in files."""
+        return self.path / "logs"
+
+    @property
     def error_log(self) -> Path:
         """The errors of all processes, a JSON object a line."""
-        return self.path / "logs" / "errors.jsonl"
+        return self.logs / "errors.jsonl"
 
     @property
     def work(self) -> Path:
@@ -116,8 +122,16 @@ class AppDir:
                 lines += _settle(place, flags, mode, owner, gid, mend=False)
             except OSError as error:
                 lines.append(f"{place}: {error.strerror}")
-        lines += [f"{path}: others may write it" for path in self.config.rglob("*") if _is_open(path)]
-        return [f"{line}; run `{MAKE}`" for line in lines]
+        return [*(f"{line}; run `{MAKE}`" for line in lines), *self.exposed()]
+
+    def exposed(self) -> list[str]:
+        """A line for each place where others could change the code that runs, or read the secret."""
+        places = [(place, stat.S_IWOTH) for place in (self.path, self.data, self.config, *self.config.rglob("*"))]
+        lines = []
+        for place, others in [*places, (self.env_file, stat.S_IRWXO)]:
+            if place.exists() and place.stat().st_mode & others:
+                lines.append(f"{place}: others may reach it; run `chmod o= {shlex.quote(str(place))}`")
+        return lines
 
     def _folders(self, uid: int) -> Iterator[tuple[Path, int]]:
         """The folders with their owners: what the service only reads is root's."""
@@ -143,10 +157,6 @@ def _settle(place: Path, flags: int, mode: int, uid: int, gid: int, *, mend: boo
         os.close(descriptor)
     if wrong:
         yield f"{place}: {', '.join(wrong)}{' (mended)' if mend else ''}"
-
-
-def _is_open(path: Path) -> bool:
-    return bool(path.stat().st_mode & stat.S_IWOTH)
 
 
 def _numbers(user: str | None, group: str | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -210,14 +210,8 @@ def _section(
         else:
             try:
                 converted[key] = _convert(value, fields[key])
-            except msgspec.DecodeError as error:
-                reason, _, inner = str(error).replace("`", "").partition(" - at $")
-                shown = "" if isinstance(value, dict | list) else f", found {mask(here, value)!r}"
-                hint = "; put it in quotes" if reason.startswith("Expected str, got") else ""
-                where = f"{here}{inner}"
-                problems.append(
-                    f"{_source(origins, where)}: {where}: {reason.partition(', got')[0].replace('Expected', 'expected')}{shown}{hint}"
-                )
+            except msgspec.DecodeError:
+                problems += _mistakes(here, value, fields[key], origins)
     return (None if problems else kind(**converted)), problems
 
 
@@ -229,3 +223,22 @@ def _convert(value: Any, wanted: Any) -> Any:
             # Lists and tables come as JSON from environment variables.
             return msgspec.json.decode(value, type=wanted)
         raise
+
+
+def _mistakes(here: str, value: Any, wanted: Any, origins: Mapping[str, str]) -> Iterator[str]:
+    """A line for each value that is not what is wanted."""
+    try:
+        _convert(value, wanted)
+    except msgspec.DecodeError as error:
+        reason, _, inner = str(error).replace("`", "").partition(" - at $")
+        if inner == "[...]" and isinstance(value, dict):
+            if len(value) > 1:  # msgspec does not say which key it is.
+                for item in value.items():
+                    yield from _mistakes(here, dict([item]), wanted, origins)
+                return
+            ((key, value),) = value.items()
+            here, inner = f"{here}.{key}", ""
+        expected = reason.partition(", got")[0].replace("Expected", "expected")
+        shown = "" if isinstance(value, dict | list) else f", found {mask(here, value)!r}"
+        hint = "; put it in quotes" if reason.startswith("Expected str, got") else ""
+        yield f"{_source(origins, here + inner)}: {here}{inner}: {expected}{shown}{hint}"

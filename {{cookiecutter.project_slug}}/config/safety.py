@@ -31,4 +31,6 @@ def _problems(settings: Settings) -> Iterator[str]:
     for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
         if url.startswith("memory:"):
             yield f"config/storage.*: storage {key}: found {url}, expected a place that keeps files in production"
-    yield from settings.app_dir.check()
+    yield from settings.app_dir.exposed()
+    if not settings.app_dir.path.is_dir():
+        yield f"{settings.app_dir.path}: the app folder is missing; run `{MAKE}`"

@@ -21,9 +21,8 @@ from typing import NoReturn
 
 PROJECT = Path(__file__).resolve().parent.parent
 BAD_INPUT, FAILURE = 2, 1
-STATIC = PurePosixPath("app/static")
 # What is written here and on the host.
-MADE = ("release.json", "static.json", "RELEASE", "LIVE", "BAD")
+MADE = ("release.json", "RELEASE", "LIVE", "BAD")
 KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|AGE-SECRET-KEY-1[0-9A-Z]")
 
 
@@ -53,7 +52,6 @@ def main(project: Path = PROJECT) -> Path:
     require_no_secrets(members)
     require_valid_code(members)
     name, version = identity(members)
-    members |= hashed_static_files(members)
     manifest = {
         "application": name,
         "version": version,
@@ -153,18 +151,6 @@ def identity(members: Mapping[str, Member]) -> tuple[str, str]:
         if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", value):
             raise Refused(f"pyproject.toml: project.{key}: found {value!r}, expected a text of letters, digits, ._+!-")
     return name, version
-
-
-def hashed_static_files(members: Mapping[str, Member]) -> dict[str, Member]:
-    """A copy of each static file under a name that changes with its content, and `static.json`, which lists them."""
-    copies, names = {}, {}
-    for path in map(PurePosixPath, sorted(members)):
-        if STATIC in path.parents:
-            member = members[str(path)]
-            hashed = path.with_stem(f"{path.stem}.{hashlib.sha256(member.content).hexdigest()[:8]}")
-            copies[str(hashed)] = Member(member.content)
-            names[str(path.relative_to(STATIC))] = str(hashed.relative_to(STATIC))
-    return {**copies, "static.json": Member(json_bytes(names))}
 
 
 def pack(members: Iterable[tuple[str, Member]], seconds: int) -> bytes:

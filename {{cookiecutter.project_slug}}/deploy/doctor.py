@@ -93,11 +93,15 @@ def examine(site: Site) -> Iterator[dict[str, Any]]:
         yield {"name": name, "ok": ok, "detail": _on_host(site, detail)}
     if site.current():
         try:
-            told = service(site, "doctor", "--json")
+            told = service(site, "check", "--json")
             expect(told.stdout.startswith("["), told.stderr[-500:] or "it says nothing")
-            rows = json.loads(told.stdout)
+            ok = {"ok": True, "FAILED": False}
+            rows = [
+                {"name": row["check"], "ok": ok.get(row["result"]), "detail": row["detail"]}
+                for row in json.loads(told.stdout)
+            ]
         except (OSError, ValueError, Finding) as error:
-            rows = [{"name": "doctor", "ok": False, "detail": str(error)}]
+            rows = [{"name": "check", "ok": False, "detail": str(error)}]
         yield from ({**row, "name": f"service: {row['name']}", "detail": _on_host(site, row["detail"])} for row in rows)
 
 

@@ -359,9 +359,9 @@ def require_own(descriptor: int) -> None:
 
 
 def static_files(site: Site, release: str) -> list[str]:
-    """The hashed names of a release's static files."""
-    names: dict[str, str] = json.loads((site.releases / release / "static.json").read_text())
-    return sorted(names.values())
+    """The hashed names of a release's static files, for nginx; without any, the service sends them."""
+    names = site.releases / release / "static.json"
+    return sorted(json.loads(names.read_text()).values()) if names.exists() else []
 
 
 def running(site: Site, unit: str) -> str | None:

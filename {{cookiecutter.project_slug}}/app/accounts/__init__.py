@@ -1,13 +1,13 @@
-"""Accounts: register, log in, log out, profile and its picture; and commands for them."""
+"""Accounts: registration, login, profiles with pictures, and the commands of `main.py user`."""
 
 from flask import Flask
 
 from app.accounts import jobs
 from app.accounts.commands import user
-from app.accounts.models import User
+from app.accounts.models import User, find_user
 from app.accounts.views import blueprint
 
-__all__ = ["User", "jobs", "register"]
+__all__ = ["User", "find_user", "jobs", "register"]
 
 
 def register(app: Flask) -> None:
