@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import re
 import secrets
 import shlex
 import stat
@@ -17,6 +18,7 @@ from config.errors import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = "python main.py appdir make"
 MODE = 0o750
+SECRET = re.compile(r"(?m)^SECRET_KEY=.")
 
 
 class Part(NamedTuple):
@@ -101,10 +103,11 @@ class AppDir:
                     place.mkdir(MODE, parents=place == self.path)
                     lines.append(f"{place}: made")
                 lines += _settle(place, os.O_DIRECTORY, MODE, owner, gid, mend=True)
-            with suppress(FileExistsError), self.env_file.open("x", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), 0o600)
-                file.write(f"SECRET_KEY={secrets.token_urlsafe(32)}\n")
-                lines.append(f"{self.env_file}: made, with a new secret")
+            with open(self.env_file, "a+", encoding="utf-8", opener=_without_links) as file:  # noqa: PTH123
+                file.seek(0)
+                if not SECRET.search(file.read()):
+                    file.write(f"\nSECRET_KEY={secrets.token_urlsafe(32)}\n")
+                    lines.append(f"{self.env_file}: a new secret was written")
             lines += _settle(self.env_file, 0, 0o640 if group else 0o600, -1, gid, mend=True)
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be made or mended: {error.strerror}") from None
@@ -126,12 +129,14 @@ class AppDir:
 
     def exposed(self) -> list[str]:
         """A line for each place where others could change the code that runs, or read the secret."""
-        places = [(place, stat.S_IWOTH) for place in (self.path, self.data, self.config, *self.config.rglob("*"))]
-        lines = []
-        for place, others in [*places, (self.env_file, stat.S_IRWXO)]:
-            if place.exists() and place.stat().st_mode & others:
-                lines.append(f"{place}: others may reach it; run `chmod o= {shlex.quote(str(place))}`")
-        return lines
+        places = [
+            (place, stat.S_IWOTH, "o-w") for place in (self.path, self.data, self.config, *self.config.rglob("*"))
+        ]
+        return [
+            f"{place}: others may reach it; run `chmod {mend} {shlex.quote(str(place))}`"
+            for place, others, mend in [*places, (self.env_file, stat.S_IRWXO, "o=")]
+            if place.exists() and place.stat().st_mode & others
+        ]
 
     def _folders(self, uid: int) -> Iterator[tuple[Path, int]]:
         """The folders with their owners: what the service only reads is root's."""
@@ -157,6 +162,10 @@ def _settle(place: Path, flags: int, mode: int, uid: int, gid: int, *, mend: boo
         os.close(descriptor)
     if wrong:
         yield f"{place}: {', '.join(wrong)}{' (mended)' if mend else ''}"
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _numbers(user: str | None, group: str | None) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from config import SECTIONS, Settings, find_app_dir, load, mask
+from config import Settings, find_app_dir, load, mask
 
 of_user = click.option("--user", help="The service's user, who owns what it writes. As it is, if not given.")
 of_group = click.option("--group", help="The group that may read it. As it is, if not given.")
@@ -63,7 +63,7 @@ def check(user: str | None, group: str | None) -> None:
 def _value(settings: Settings, key: str) -> Any:
     """The typed value at a dotted key; a table of free keys may have dots in them."""
     section, _, rest = key.partition(".")
-    value = msgspec.to_builtins(getattr(settings, section)) if section in SECTIONS else None
+    value = msgspec.to_builtins(getattr(settings, section))
     while rest and isinstance(value, dict):
         name = next(name for name in value if rest == name or rest.startswith(f"{name}."))
         value, rest = value[name], rest[len(name) + 1 :]

@@ -101,7 +101,7 @@ def _project(root: Path) -> dict[str, Any]:
 def _env_file(path: Path) -> dict[str, str]:
     """The variables of a `.env` file, as python-dotenv reads it; a broken line, which may be a secret, is not shown."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -238,7 +238,10 @@ def _mistakes(here: str, value: Any, wanted: Any, origins: Mapping[str, str]) ->
                 return
             ((key, value),) = value.items()
             here, inner = f"{here}.{key}", ""
-        expected = reason.partition(", got")[0].replace("Expected", "expected")
+        reason, unknown, name = reason.partition("Object contains unknown field ")
+        inner += f".{name}" if unknown else ""
+        expected = "unknown key" if unknown else reason.partition(", got")[0].replace("Expected", "expected")
         shown = "" if isinstance(value, dict | list) else f", found {mask(here, value)!r}"
         hint = "; put it in quotes" if reason.startswith("Expected str, got") else ""
-        yield f"{_source(origins, here + inner)}: {here}{inner}: {expected}{shown}{hint}"
+        source = _source(origins, f"{here}{inner}".partition("[")[0])
+        yield f"{source}: {here}{inner}: {expected}{shown}{hint}"
