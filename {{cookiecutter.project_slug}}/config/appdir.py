@@ -103,7 +103,7 @@ class AppDir:
                     place.mkdir(MODE, parents=place == self.path)
                     lines.append(f"{place}: made")
                 lines += _settle(place, os.O_DIRECTORY, MODE, owner, gid, mend=True)
-            with open(self.env_file, "a+", encoding="utf-8", opener=_without_links) as file:  # noqa: PTH123
+            with open(self.env_file, "a+", encoding="utf-8", opener=_without_links) as file:
                 file.seek(0)
                 if not SECRET.search(file.read()):
                     file.write(f"\nSECRET_KEY={secrets.token_urlsafe(32)}\n")
