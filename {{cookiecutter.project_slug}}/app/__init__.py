@@ -91,6 +91,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
         "TESTING": settings.environment == "testing",
         "TEMPLATES_AUTO_RELOAD": settings.environment == "development",
         "SECRET_KEY": settings.app.secret_key,
+        "SECRET_KEY_FALLBACKS": settings.app.secret_key_fallbacks,
         "MAX_CONTENT_LENGTH": settings.security.max_request_size,
         "MAX_FORM_MEMORY_SIZE": settings.security.max_request_size,
         "TRUSTED_HOSTS": settings.security.trusted_hosts or None,

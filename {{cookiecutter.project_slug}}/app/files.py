@@ -96,4 +96,6 @@ def send(disk: str, path: str) -> Response:
 
 
 def _signer() -> Signer:
-    return Signer(current_app.config["SECRET_KEY"], salt="app.files", digest_method=hashlib.sha256)
+    # The last one signs; links that an older one has signed stay valid.
+    keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
+    return Signer(keys, salt="app.files", digest_method=hashlib.sha256)

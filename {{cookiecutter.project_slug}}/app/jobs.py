@@ -5,7 +5,7 @@ import logging
 import dramatiq
 import svcs
 
-from backup.create import create
+from backup.archive import create
 from config import Settings
 from database.schedule import scheduled
 
@@ -18,18 +18,8 @@ logger = logging.getLogger(__name__)
 @scheduled("0 2 * * *")
 @dramatiq.actor(time_limit=BACKUP_TIME_LIMIT, max_retries=3)
 def back_up(slot: str) -> None:
-    """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does.
-
-    It uses no session: nobody else's writes shall wait for it.
-    """
-    done = create(svcs.flask.get(Settings))
-    for line in done.not_included:
-        logger.warning("not in the backup: %s", line)
-    for path in done.vanished:
-        logger.warning("vanished while the backup was made: %s", path)
-    logger.info(
-        "backed up %d files to %s, removed %d older ones; due %s", done.files, done.path, len(done.pruned), slot
-    )
+    """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does."""
+    logger.info("backed up to %s; due %s", create(svcs.flask.get(Settings)), slot)
 
 
 @dramatiq.actor(max_retries=0)
