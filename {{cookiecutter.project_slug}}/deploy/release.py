@@ -9,6 +9,8 @@ socket that systemd holds: a new one starts beside the old one, which ends once 
 fails, and what does not start was never live. A file LIVE in a release says that it has been live.
 """
 
+# ruff: noqa: D102, D103, INP001, S603, S607, T201  (a script that prints, and runs the host's programs)
+
 import argparse
 import configparser
 import fcntl
