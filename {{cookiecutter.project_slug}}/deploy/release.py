@@ -9,7 +9,7 @@ socket that systemd holds: a new one starts beside the old one, which ends once 
 fails, and what does not start was never live. A file LIVE in a release says that it has been live.
 """
 
-# ruff: noqa: D102, D103, INP001, S603, S607, T201  (a script that prints, and runs the host's programs)
+# ruff: noqa: D102, D103, S603  (a script that prints, and runs the host's programs)
 
 import argparse
 import configparser
@@ -30,7 +30,7 @@ import tarfile
 import time
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,12 +64,9 @@ FILES = {
     "/usr/local/bin/{slug}": "command",
 }
 # No release may bring these: secrets, what belongs into the app folder, and what a release is given here.
-OUTSIDE = {".env", "instance", "secrets", "media", "data", "logs"}
-RESERVED = {"RELEASE", "LIVE", ".venv", *OUTSIDE}
+RESERVED = {".env", "instance", "secrets", "media", "data", "logs", "RELEASE", "LIVE", ".venv"}
 # Bytes that one header of an archive may have, and all its files.
 PIECE, LARGEST = 1 << 20, 300 << 20
-# For find(1): what others than root own, or may change.
-NOT_ROOTS = "-maxdepth 0 ! -type l ( ! -user root -o -perm /022 )".split()
 # Seconds that a new release has until it is ready, and that one answer may take.
 PATIENCE, ANSWER = 20, 5
 FAILED, BAD_INPUT, LOCKED = 1, 2, 75
@@ -121,7 +118,7 @@ class Site:
 
 
 def load_site(srv: Path = Path("/srv")) -> Site:
-    """The installation by root's own file: nothing that the service writes, or a backup holds, decides what root does."""
+    """The installation by root's own file: nothing that the service writes or a backup holds decides what root does."""
     slug = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["name"]
     file, parser = srv / slug / "deploy.ini", configparser.ConfigParser(interpolation=None)
     try:
@@ -162,7 +159,9 @@ def init(site: Site) -> None:
     run("systemctl", "reload-or-restart", "nginx")
     if (live := site.live()) and before != files:
         service(site, live, "appdir", "make", "--user", site.user, "--group", site.user)
-        run("systemctl", "restart", f"{site.slug}.socket", site.web(live), *site.background)
+        # A socket that is closed loses requests, so only one that has changed is.
+        sockets = [path.name for path in files if path.suffix == ".socket" and before[path] != files[path]]
+        run("systemctl", "restart", *sockets, site.web(live), *site.background)
     say(f"{site.root}: ready for {site.host}" + ("" if live else "; next: release.py deploy ARTIFACT"))
 
 
@@ -188,21 +187,23 @@ def problems_of(site: Site) -> Iterator[str]:
 def render(site: Site) -> dict[Path, str]:
     """The text of every file that belongs outside of the service's own folder, by its path."""
     parts = {"hardening": "systemd/hardening.conf", "locations": "nginx/locations.conf", "maps": "nginx/maps.conf"}
-    values = {name: (PROJECT / "deploy" / path).read_text().strip() for name, path in parts.items()}
-    values["acl"] = "" if site.user == WEB_SERVER else (PROJECT / "deploy/acl.conf").read_text()
-    values["written"] = " ".join(f"-{site.shared / name}" for name in WRITTEN)
-    values |= {name: str(value) for name, value in vars(site).items()}
+    more = {name: (PROJECT / "deploy" / path).read_text().strip() for name, path in parts.items()}
+    more["acl"] = "" if site.user == WEB_SERVER else (PROJECT / "deploy/acl.conf").read_text().strip()
+    more["written"] = " ".join(f"-{site.shared / name}" for name in WRITTEN)
     files = {}
     for path, source in FILES.items():
         name = "nginx/https.conf" if site.certificate and source == "nginx/http.conf" else source
         text = (PROJECT / "deploy" / name).read_text()
-        for _ in range(2):  # A value may hold names itself.
-            text = re.sub("<([a-z_]+)>", lambda found: values[found[1]], text)
-        files[Path(path.format(slug=site.slug))] = text.rstrip() + "\n"
+        files[Path(path.format(slug=site.slug))] = fill_in(fill_in(text, site, **more), site, **more)
     return files
 
 
-def deploy(site: Site, artifact: Path) -> None:
+def fill_in(text: str, site: Site, **more: str) -> str:
+    """Put the values in the places of their names, which stand in angle brackets."""
+    return re.sub("<([a-z_]+)>", lambda name: str({**vars(site), **more}[name[1]]), text)
+
+
+def deploy(site: Site, artifact: str) -> None:
     """Bring an artifact of `make release` live; if that fails, what was live before still is."""
     end_others(site)
     prune(site)
@@ -212,10 +213,10 @@ def deploy(site: Site, artifact: Path) -> None:
     folder.mkdir()
     try:
         with step("unpack"):
-            unpack(artifact, folder, site.slug)
+            unpack(Path(artifact), folder, site.slug)
             (folder / "RELEASE").write_text(release)
         with step("packages"):
-            install_packages(folder, artifact.resolve().parent / "wheels")
+            install_packages(folder, Path(artifact).resolve().parent / "wheels")
         with step("app folder"):
             service(site, release, "appdir", "make", "--user", site.user, "--group", site.user)
             run("systemd-tmpfiles", "--create", f"{site.slug}.conf")
@@ -257,7 +258,7 @@ def unpack(artifact: Path, folder: Path, slug: str) -> None:
         with Bounded(artifact) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 path, total = PurePosixPath(member.name), total + member.size
-                if path.is_absolute() or ".." in path.parts or not RESERVED.isdisjoint((*path.parts[:1], path.name)):
+                if path.is_absolute() or ".." in path.parts or path.name == ".env" or {*path.parts[:1]} & RESERVED:
                     raise tarfile.ReadError(f"found {member.name!r}, which no release may have")
                 if not (member.isfile() or member.isdir()) or total > LARGEST:
                     raise tarfile.ReadError(f"found {member.name!r}, expected files, together at most {LARGEST} bytes")
@@ -371,7 +372,7 @@ def ask(site: Site, path: str, *, nginx: bool = False) -> tuple[int, bytes]:
         client.sock = connection
         if nginx and site.certificate:
             # Whether browsers take the certificate is another question.
-            client.sock = ssl._create_unverified_context().wrap_socket(connection, server_hostname=site.host)
+            client.sock = ssl._create_unverified_context().wrap_socket(connection, server_hostname=site.host)  # noqa: S323
         client.request("GET", path, headers={"X-Forwarded-Proto": "https"})
         response = client.getresponse()
         return response.status, response.read(PIECE)
@@ -410,159 +411,66 @@ def status(site: Site) -> None:
 
 
 def doctor(site: Site) -> None:
-    """Print a line for each check of the host: `ok`, or what is wrong, and the command that mends it."""
-    count = 0
-    for title, (find, mend) in CHECKS.items():
+    """Print a line for each check of doctor.ini: `ok`, or what is wrong, and the command that mends it."""
+    checks, bad = configparser.ConfigParser(interpolation=None), 0
+    writable = " -o ".join(f"-path {site.root}/shared/{name}" for name in WRITTEN)
+    checks.read_string(fill_in((PROJECT / "deploy/doctor.ini").read_text(), site, live=site.live(), writable=writable))
+    for title in checks.sections():
+        row = checks[title]
         try:
-            found = list(find(site))
+            look = LOOKS.get(row.get("look", ""))
+            found = list(look(site)) if look else unexpected(row["as"], row["run"].split(), row.get("says", ""))
         except (OSError, ValueError, LookupError, Failure, http.client.HTTPException) as error:
-            found = [f"{error or type(error).__name__}"]
+            found = [str(error) or type(error).__name__]
+        bad += bool(found)
         say(f"{'FAILED' if found else 'ok':8}{title}")
-        if found:
-            count += 1
-            say(
-                "\n".join(
-                    f"        {line}" for line in (*found[:5], f"run: {mend.format(**vars(site), live=site.live())}")
-                )
-            )
-    if count:
-        raise Failure(f"{count} of {len(CHECKS)} checks have failed")
+        for line in (*found[:5], f"run: {row['mend']}") if found else ():
+            say(f"        {line}")
+    if bad:
+        raise Failure(f"{bad} of {len(checks.sections())} checks have failed")
 
 
-def check_folders(site: Site) -> Iterator[str]:
-    yield from silent("find", *[site.root / name for name in ("", "releases", "run")], *NOT_ROOTS)
-    private = f"-maxdepth 0 ( ! -user root -o ! -group {site.user} -o -perm /027 )".split()
-    yield from silent("find", site.shared, site.shared / ".env", *private)
-    if os.readlink(site.root / "venv") != "app/.venv":
-        yield f"{site.root}/venv: expected a link to app/.venv"
+def unexpected(user: str, command: list[str], says: str = "") -> list[str]:
+    """The lines that a command, run as a user, should not print; it has to succeed."""
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
+    done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line and line.split()[0] != says]
+    return lines or [f"{' '.join(command)}: exit code {done.returncode}"] * bool(done.returncode)
 
 
-def check_apart(site: Site) -> Iterator[str]:
-    for name in sorted(OUTSIDE):
-        yield from (f"{path}: belongs into {site.shared}" for path in site.root.glob(f"releases/*/{name}"))
-    yield from silent("find", site.root, site.shared, *"-maxdepth 1 -type l ! -name app ! -name venv".split())
-
-
-def check_ways(site: Site) -> Iterator[str]:
-    for name, right in {
-        "run/gunicorn.sock": "-w",
-        "shared/static": "-x",
-        "shared/media": "-x",
-        "app/main.py": "-r",
-    }.items():
-        for user in (WEB_SERVER, site.user):
-            if list(silent("test", right, site.root / name, user=user)):
-                yield f"{site.root}/{name}: {user} cannot reach it; see: namei -l {site.root}/{name}"
-
-
-def check_writable(site: Site) -> Iterator[str]:
-    own = [site.shared / name for name in WRITTEN]
-    for path in own:
-        yield from silent("test", "-w", path, user=site.user)
-    allowed = [word for path in (*own, site.root / "run/gunicorn.sock") for word in ("-path", path, "-prune", "-o")]
-    readable = "-type d ! -executable -prune -o ! -type l -writable -print".split()
-    yield from silent("find", site.root, *allowed, *readable, user=site.user)
-    yield from silent("find", site.root / "releases", *NOT_ROOTS[2:])
-
-
-def check_files(site: Site) -> Iterator[str]:
+def find_changed_files(site: Site) -> Iterator[str]:
     for path, text in render(site).items():
         if not path.exists() or path.read_text() != text:
             yield f"{path}: is not what init writes"
 
 
-def check_units(site: Site) -> Iterator[str]:
-    running = (site.web(site.live()), *site.background)
-    kept = (f"{site.slug}.socket", f"{site.slug}.service", *site.background, "nginx.service")
-    for words, units, expected in (
-        ("is-active", (*running, f"{site.slug}.socket", "nginx.service"), "active"),
-        ("is-enabled", kept, "enabled"),
-        ("show --property=NeedDaemonReload --value", (*running, *kept), "no"),
-        ("list-units --plain --no-legend --no-pager", (f"{site.slug}@*",), site.web(site.live())),
-    ):
-        told = run("systemctl", *words.split(), *units, check=False).splitlines()
-        if wrong := [line for line in told if line and line.split()[0] != expected]:
-            yield f"systemctl {words} {' '.join(units)}: found {wrong[0]!r}, expected {expected}"
-    for pid in run("systemctl", "show", "--property=MainPID", "--value", *running).split():
-        if (folder := os.readlink(f"/proc/{pid}/cwd")) != str(site.folder(site.live())):
-            yield f"process {pid}: runs in {folder}"
-
-
-def check_answer(site: Site, *, nginx: bool = False) -> Iterator[str]:
+def find_wrong_answer(site: Site, *, nginx: bool = False) -> Iterator[str]:
     status, body = ask(site, "/readyz", nginx=nginx)
     if status != 200 or json.loads(body)["release"] != site.live():
         yield f"/readyz: found {status} {body[:200]!r}, expected that {site.live()} is ready"
 
 
-def check_nginx(site: Site) -> Iterator[str]:
-    yield from silent("nginx", "-t", "-q")
-    yield from check_answer(site, nginx=True)
-
-
-def check_static(site: Site) -> Iterator[str]:
+def find_unsent_static_files(site: Site) -> Iterator[str]:
     for path, name in static_files(site.folder(site.live())):
         version, _, file = name.partition("/")
-        yield from silent("test", "-r", site.shared / "static" / name, user=WEB_SERVER)
+        yield from unexpected(WEB_SERVER, ["cmp", str(path), f"{site.shared}/static/{name}"])
         if ask(site, f"/static/{file}?v={version}", nginx=True) != (200, path.read_bytes()):
             yield f"/static/{file}?v={version}: nginx does not send it"
 
 
-def check_leaks(site: Site) -> Iterator[str]:
-    for path in (
-        "/static../.env",
-        "/media../.env",
-        "/static/../.env",
-        "/media/..%2f.env",
-        "/.env",
-        "/protected/media/",
-    ):
+def find_leaks(site: Site) -> Iterator[str]:
+    for path in ("/static../.env", "/media../.env", "/media/..%2f.env", "/.env", "/protected/media/"):
         if (status := ask(site, path, nginx=True)[0]) < 400:
             yield f"{path}: found {status}, expected 404"
 
 
-def check_service(site: Site) -> Iterator[str]:
-    yield from (f"{name}: {detail}" for name, detail in check(site, site.live()).items())
-
-
-def silent(*command: str | Path, user: str = "root") -> list[str]:
-    """What a command says, as a user, that should succeed and say nothing."""
-    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *map(str, command)]
-    done = subprocess.run(words, text=True, capture_output=True, check=False)
-    failed = [f"{user} cannot: {' '.join(map(str, command))}"] if done.returncode else []
-    return (done.stdout + done.stderr).splitlines() or failed
-
-
-# What doctor looks at, numbered as in docs/production.md, and the command that mends what is wrong.
-CHECKS: dict[str, tuple[Callable[[Site], Iterator[str]], str]] = {
-    "layout 1, 2, 4: folders and .env are root's, in /srv, with their modes": (
-        check_folders,
-        "systemd-tmpfiles --create {slug}.conf; ln -sfn app/.venv {root}/venv",
-    ),
-    "layout 3, 4, checklist 1, 3, 7, 8: code is apart from data and secrets": (
-        check_apart,
-        "mv PATH {shared}/; release.py deploy ARTIFACT; and new secrets, if they were in the code",
-    ),
-    "debug 1: nginx and the service can reach what they need": (check_ways, "chmod o+x FOLDER; release.py init"),
-    "debug 2, checklist 6: the service writes where it must, and nowhere else": (
-        check_writable,
-        "chown -R root: {root}/releases; chmod -R go-w {root}/releases; {slug} appdir make --user {user} --group {user}",
-    ),
-    "debug 3, 5, checklist 2, 4, 5: units and nginx's site are as init wrote them": (check_files, "release.py init"),
-    "debug 3, 6: units run, of the live release alone": (
-        check_units,
-        "systemctl daemon-reload; release.py rollback {live}; systemctl start nginx; see: journalctl -n 50 -u UNIT",
-    ),
-    "debug 4, 6: on the socket, the live release answers": (
-        check_answer,
-        "systemctl restart {slug}.socket {slug}@{live}; see: ss -xl; journalctl -n 50 -u {slug}@{live}",
-    ),
-    "debug 5, 6: nginx passes its own test, and the live release answers through it": (
-        check_nginx,
-        "nginx -t; systemctl reload-or-restart nginx; see: tail /var/log/nginx/error.log",
-    ),
-    "layout 3, checklist 2: nginx sends static files from the app folder": (check_static, "release.py deploy ARTIFACT"),
-    "debug 5: nothing else in the app folder can be had": (check_leaks, "release.py init; see: nginx -T"),
-    "the service itself": (check_service, "{slug} check"),
+LOOKS: dict[str, Callable[[Site], Iterable[str]]] = {
+    "leaks": find_leaks,
+    "nginx": lambda site: [*unexpected("root", ["nginx", "-t", "-q"]), *find_wrong_answer(site, nginx=True)],
+    "service": lambda site: [f"{name}: {detail}" for name, detail in check(site, site.live()).items()],
+    "socket": find_wrong_answer,
+    "static_files": find_unsent_static_files,
+    "written_files": find_changed_files,
 }
 
 
@@ -587,7 +495,6 @@ def run(*command: str | Path, check: bool = True, **options: Any) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a file of root's, at once; a script may be run."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     new.write_text(text)
     new.chmod(0o755 if text.startswith("#!") else 0o644)
@@ -624,19 +531,20 @@ def say(text: str, end: str = "\n", file: Any = sys.stdout) -> None:
         file.flush()
 
 
+COMMANDS: tuple[Callable[..., None], ...] = (init, deploy, rollback, prune, status, doctor)
+
+
 def main() -> int:
     """Run one command, and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="release.py", epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 another command is at work."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("init", help="write units, nginx's site and folders as deploy.ini says")
-    commands.add_parser("deploy", help="bring an artifact live").add_argument("argument", type=Path, metavar="ARTIFACT")
-    words = commands.add_parser("rollback", help="go back to a release that was live, by default the one before")
-    words.add_argument("argument", nargs="?", metavar="RELEASE")
-    commands.add_parser("prune", help="remove old releases")
-    commands.add_parser("status", help="show the releases, and what runs")
-    commands.add_parser("doctor", help="check the host, and say what mends what is wrong")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    words = {command: commands.add_parser(command.__name__, help=command.__doc__) for command in COMMANDS}
+    words[deploy].add_argument("argument", metavar="ARTIFACT")
+    words[rollback].add_argument("argument", metavar="RELEASE", nargs="?")
+    for command, word in words.items():
+        word.set_defaults(command=command)
     options = parser.parse_args()
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -646,7 +554,7 @@ def main() -> int:
             raise Failure("this works on the whole host: run it by sudo", BAD_INPUT)
         site = load_site()
         with locked(site):
-            globals()[options.command](site, *([options.argument] if "argument" in options else []))
+            options.command(site, *([options.argument] if "argument" in options else []))
     except (Failure, OSError) as error:
         say(str(error), file=sys.stderr)
         return error.code if isinstance(error, Failure) else FAILED
