@@ -411,26 +411,25 @@ def status(site: Site) -> None:
 
 
 def doctor(site: Site) -> None:
-    """Print a line for each check of doctor.ini: `ok`, or what is wrong, and the command that mends it."""
-    checks, bad = configparser.ConfigParser(interpolation=None), 0
+    """Print a line for each check of doctor.toml: `ok`, or what is wrong, and the command that mends it."""
     writable = " -o ".join(f"-path {site.root}/shared/{name}" for name in WRITTEN)
-    checks.read_string(fill_in((PROJECT / "deploy/doctor.ini").read_text(), site, live=site.live(), writable=writable))
-    for title in checks.sections():
-        row = checks[title]
+    text = fill_in((PROJECT / "deploy/doctor.toml").read_text(), site, live=site.live(), writable=writable)
+    checks, bad = tomllib.loads(text)["check"], 0
+    for row in checks:
         try:
-            look = LOOKS.get(row.get("look", ""))
-            found = list(look(site)) if look else unexpected(row["as"], row["run"].split(), row.get("says", ""))
+            look = LOOKS.get(row.get("look"))
+            found = list(look(site)) if look else unexpected(row["as"], row["run"].split(), row.get("says"))
         except (OSError, ValueError, LookupError, Failure, http.client.HTTPException) as error:
             found = [str(error) or type(error).__name__]
         bad += bool(found)
-        say(f"{'FAILED' if found else 'ok':8}{title}")
+        say(f"{'FAILED' if found else 'ok':8}{row['point']}")
         for line in (*found[:5], f"run: {row['mend']}") if found else ():
             say(f"        {line}")
     if bad:
-        raise Failure(f"{bad} of {len(checks.sections())} checks have failed")
+        raise Failure(f"{bad} of {len(checks)} checks have failed")
 
 
-def unexpected(user: str, command: list[str], says: str = "") -> list[str]:
+def unexpected(user: str, command: list[str], says: str | None = None) -> list[str]:
     """The lines that a command, run as a user, should not print; it has to succeed."""
     words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
     done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False)
