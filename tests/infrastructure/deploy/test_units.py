@@ -73,7 +73,7 @@ def test_systemd_understands_every_line(site: Site) -> None:
 def test_no_service_is_exposed(site: Site) -> None:
     """systemd counts from 0, safe, to 10, which is what a unit without any such settings has."""
     for unit in write_units(site):
-        if "User=" in unit.read_text():
+        if "\nUser=" in unit.read_text():
             result = analyze("security", "--offline=true", "--threshold=15", "--no-pager", unit)
             assert result.returncode == 0, result.stdout[-200:]
             unit.write_text("\n".join(line for line in unit.read_text().splitlines() if "SystemCallFilter" not in line))
