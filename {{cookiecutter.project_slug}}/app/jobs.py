@@ -9,14 +9,11 @@ from backup.archive import create
 from config import Settings
 from database.schedule import scheduled
 
-# Milliseconds after which a backup is given up: it may have to read a large disk.
-BACKUP_TIME_LIMIT = 12 * 3600 * 1000
-
 logger = logging.getLogger(__name__)
 
 
 @scheduled("0 2 * * *")
-@dramatiq.actor(time_limit=BACKUP_TIME_LIMIT, max_retries=3)
+@dramatiq.actor(time_limit=12 * 3600 * 1000, max_retries=3)  # It may have to read a large disk.
 def back_up(slot: str) -> None:
     """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does."""
     logger.info("backed up to %s; due %s", create(svcs.flask.get(Settings)), slot)
