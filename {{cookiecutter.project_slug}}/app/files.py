@@ -16,7 +16,7 @@ from werkzeug.wsgi import wrap_file
 from config import Settings
 from storage import InvalidPath, NotFound
 from storage.disks import Disks
-from storage.file import FileBackend
+from storage.local import LocalBackend
 
 # What browsers may show; everything else is for saving. HTML, SVG and PDF can hold scripts.
 SHOWN = {
@@ -69,7 +69,7 @@ def send(disk: str, path: str) -> Response:
     try:
         # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
         entry = storage.stat(path)
-        stream = storage.open(path)
+        stream = storage.reader(path)
     except (NotFound, InvalidPath):
         abort(404, "This file is gone.")
 
@@ -84,7 +84,7 @@ def send(disk: str, path: str) -> Response:
     response.cache_control.private = True
     response.cache_control.no_cache = True
     accel = svcs.flask.get(Settings).storage.accel_redirect
-    if accel and isinstance(storage.backend, FileBackend):
+    if accel and isinstance(storage.backend, LocalBackend):
         stream.close()
         response.headers["X-Accel-Redirect"] = f"{accel.rstrip('/')}/{quote(disk)}/{quote(entry.path)}"
         return response

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from backup.errors import BackupError
 from config import Settings, mask
 from config.appdir import FILES, PARTS
+from storage import InvalidPath
 from storage.disks import disk_url
 from storage.paths import PARTIAL
 
@@ -86,7 +87,7 @@ def _walk(
 ) -> Iterator[Found]:
     for name in names:
         path = f"{prefix}{name}"
-        if path in left_out or (prefix == "sessions/" and name != "data"):
+        if path in left_out or name.startswith(PARTIAL) or (prefix == "sessions/" and name != "data"):
             continue
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -146,16 +147,13 @@ def left_out(settings: Settings, database: Path | None) -> tuple[set[str], list[
         paths |= {_inside(root, Path(f"{database}{suffix}")) or "" for suffix in SUFFIXES}
     if (database is None or database.resolve() != root / SQLITE) and (root / SQLITE).exists():
         lines.append(f"{SQLITE}: a database that the service does not use")
-    base = settings.storage.url or settings.app_dir.path.as_uri()
     for name, place in settings.storage.disks.items():
         try:
-            url = urlsplit(disk_url(base, place))
-        except ValueError as error:
+            url = urlsplit(disk_url(settings, place))
+        except InvalidPath as error:
             raise settings.wrong(f"storage.disks.{name}", place, error) from None
         path = _inside(root, Path(unquote(url.path))) if url.scheme == "file" else None
-        if path and is_included(path):
-            paths.add(f"{path}/{PARTIAL}")
-        else:
+        if not (path and is_included(path)):
             lines.append(f"disk {name}: its files are at {mask('url', url.geturl())}")
     return paths, lines
 

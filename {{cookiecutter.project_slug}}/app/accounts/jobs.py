@@ -46,7 +46,7 @@ def make_picture(user_id: int, upload: str) -> None:
     disks = svcs.flask.get(Disks)
     source, target = f"{UPLOADS}/{upload}", f"pictures/{upload}.webp"
     try:
-        with disks["default"].open(source) as stream:
+        with disks["default"].reader(source) as stream:
             small = small_picture(stream)
     except NotFound:
         return  # This job has run before, and its worker was lost before it could say so.

@@ -57,8 +57,8 @@ def import_posts(import_id: int) -> None:
     disks = svcs.flask.get(Disks)
     with (
         suppress(NotFound),  # This job has run before, as far as this.
-        disks["default"].open(f"{UPLOADS}/{transfer.upload}") as upload,
-        disks["batches"].open(transfer.batch, "wb") as batch,
+        disks["default"].reader(f"{UPLOADS}/{transfer.upload}") as upload,
+        disks["batches"].writer(transfer.batch) as batch,
     ):
         shutil.copyfileobj(upload, batch)
     remove_file.send("default", f"{UPLOADS}/{transfer.upload}")
@@ -68,12 +68,12 @@ def import_posts(import_id: int) -> None:
     errors: list[RowError] = []
     problem = None
     try:
-        with disks["batches"].open(transfer.batch) as batch:
+        with disks["batches"].reader(transfer.batch) as batch:
             posts, errors = check_rows(batch, partial(_report_progress, PostImport, import_id))
     except UnusableFile as error:
         problem = str(error)
     if errors:
-        with disks["batches"].open(transfer.report, "wb") as report:
+        with disks["batches"].writer(transfer.report) as report:
             write_report(report, errors)
     # Only now, so that nobody waits for a database that is locked while a file is read.
     if not (locked := lock_unfinished(PostImport, import_id)):
@@ -91,7 +91,7 @@ def export_posts(export_id: int) -> None:
         return
     total = count_posts(transfer.author_id)
     _report_progress(PostExport, export_id, 0, total)
-    with svcs.flask.get(Disks)["exports"].open(transfer.path, "wb") as file:
+    with svcs.flask.get(Disks)["exports"].writer(transfer.path) as file:
         progress = partial(_report_progress, PostExport, export_id, total=total)
         write_archive(file, each_post(transfer.author_id), progress)
     if locked := lock_unfinished(PostExport, export_id):

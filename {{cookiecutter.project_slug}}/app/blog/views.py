@@ -92,7 +92,7 @@ def take_import() -> Page:
         page = render_template("blog/import.html", form=form, most_rows=MOST_ROWS)
         return page, 422 if form.is_submitted() else 200
     upload = secrets.token_hex(16)
-    with svcs.flask.get(Disks)["default"].open(f"{UPLOADS}/{upload}", "wb") as file:
+    with svcs.flask.get(Disks)["default"].writer(f"{UPLOADS}/{upload}") as file:
         shutil.copyfileobj(form.file.data.stream, file)
     transfer = PostImport(author_id=current_user.id, upload=upload)
     session.add(transfer)
@@ -112,7 +112,7 @@ def show_import(number: int) -> Page:
     if transfer.errors:
         batches = svcs.flask.get(Disks)["batches"]
         link = batches.url(transfer.report, expires=LINK_TIME)
-        with batches.open(transfer.report) as report:
+        with batches.reader(transfer.report) as report:
             errors = list(islice(read_report(report), MOST_ERRORS))
     return render_template("blog/show_import.html", transfer=transfer, errors=errors, link=link)
 

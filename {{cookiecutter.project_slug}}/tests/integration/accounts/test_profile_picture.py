@@ -344,7 +344,7 @@ def test_an_upload_whose_request_fails_afterwards_is_forgotten_and_removed_a_day
 def test_nobody_waits_for_a_database_that_is_locked_while_a_file_is_stored(
     logged_in: Any, disks: Disks, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = disks["default"].open
+    slow = disks["default"].writer
 
     def open_slowly(*arguments: Any) -> Any:
         with sqlite3.connect(settings.app_dir.database, timeout=0) as somebody:
@@ -352,7 +352,7 @@ def test_nobody_waits_for_a_database_that_is_locked_while_a_file_is_stored(
         somebody.close()
         return slow(*arguments)
 
-    monkeypatch.setattr(disks["default"], "open", open_slowly)
+    monkeypatch.setattr(disks["default"], "writer", open_slowly)
     assert upload(logged_in).status_code == 302
     assert "new@example.org" in logged_in.get("/profile/ada").text
 
