@@ -23,11 +23,10 @@ from storage.errors import AlreadyExists, NotFound, PermissionDenied, StorageErr
 from storage.paths import Entry
 
 STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-# A large file may take an hour, but a store that sends nothing for half a minute is given up. The last is how often
-# a request is repeated.
-PATIENT = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "1h"}, 3
-# For health checks, which come every few seconds.
-HASTY = {"connect_timeout": "2s", "timeout": "5s"}, 0
+# A large file may take an hour, but a store that sends nothing for half a minute is given up.
+TIMEOUTS = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "1h"}
+# Health checks come every few seconds.
+CHECK_TIMEOUTS = {"connect_timeout": "2s", "timeout": "5s"}
 # Larger files that are read wait on the local disk, instead of in memory.
 SPOOL = 6 << 20
 # What is said for what obstore's errors hold. Their whole texts may show keys and signed addresses.
@@ -58,7 +57,7 @@ class ObjectBackend:
             if "endpoint" in name and not re.match("https?://", value):
                 raise ValueError(f"{name} {value!r}, expected one that begins with https:// or http://")
         self.store = self._connect(prefix)
-        self.store_for_checks = self._connect(prefix, HASTY)
+        self.store_for_checks = self._connect(prefix, for_checks=True)
 
     def reader(self, path: str) -> BinaryIO:
         with self._errors(path):
@@ -129,21 +128,20 @@ class ObjectBackend:
         with self._errors(path):
             return str(obstore.sign(self.store, "GET", path, expires))
 
-    def _connect(self, prefix: str, patience: tuple[dict[str, str], int] = PATIENT, **options: str) -> Any:
+    def _connect(self, prefix: str, *, for_checks: bool = False, **options: str) -> Any:
         if self.scheme == "memory":
             return MemoryStore()
         if self.scheme == "s3":
             # S3 copies "unless it exists" only as an upload in parts.
             options["copy_if_not_exists"] = "multipart"
-        timeouts, repeats = patience
         try:
             return STORES[self.scheme](
                 self.bucket,
                 prefix=prefix or None,
                 config={**self.options, **options},
                 # An endpoint without encryption is on this machine or network.
-                client_options={**timeouts, "allow_http": True},
-                retry_config={"max_retries": repeats, "retry_timeout": timedelta(seconds=60)},
+                client_options={**(CHECK_TIMEOUTS if for_checks else TIMEOUTS), "allow_http": True},
+                retry_config={"max_retries": 0 if for_checks else 3, "retry_timeout": timedelta(seconds=60)},
             )
         except BaseError as error:
             raise ValueError(str(error).partition("\n")[0]) from None

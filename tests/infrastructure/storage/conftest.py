@@ -1,6 +1,8 @@
 """Storages of every kind; S3 is moto's server on this machine."""
 
+import errno
 import logging
+import os
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -74,9 +76,15 @@ def new_url(
     return url
 
 
-@pytest.fixture(params=["file", "memory", "s3"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=["file", "file without hard links", "memory", "s3"])
+def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "file without hard links":
+        monkeypatch.setattr(os, "link", _fail)
+    return str(request.param).split()[0]
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
-"""The disks of `config/storage.yaml`, and where they are."""
+"""Which storage a URL means, and the disks of `config/storage.yaml`."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import svcs
-from flask import Flask
 
 from app import files
 from config import ConfigError, load
@@ -137,19 +135,37 @@ def test_opening_disks_makes_and_asks_nothing(opened: Callable[..., Disks], tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_views_and_jobs_get_the_default_disk_or_one_by_name(app: Flask) -> None:
-    with app.app_context():
-        disks = svcs.flask.get(Disks)
-        assert svcs.flask.get(Storage) is disks["default"]
-    assert sorted(disks) == ["batches", "default", "exports", "media"]
+@pytest.mark.parametrize(
+    "url", ["", "/tmp", "file:relative", "file://host/path", "s4://bucket", "s3:///prefix", "sftp://host/path"]
+)
+def test_a_url_without_a_backend_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"scheme, expected file:///path, memory://, s3://bucket/prefix, .*"):
+        Storage(url)
 
 
-def test_every_disk_of_the_service_makes_links_and_other_storages_make_none(
-    app: Flask, opened: Callable[..., Disks]
-) -> None:
-    hour = timedelta(hours=1)
-    with app.app_context():
-        for name, disk in svcs.flask.get(Disks).items():
-            assert disk.url("a b", expires=hour).startswith(f"/files/{name}/a%20b?")
-    with pytest.raises(StorageError, match="makes no links"):
-        Storage("memory://").url("a", expires=hour)
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("memory://?mode=1", r"found options after `\?`, which only object stores have"),
+        ("file:///srv?file_mode", r"found options after `\?`, which only object stores have"),
+        ("s3://bucket/p#ss", "a `#` in a name or a password has to be written %23"),
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        Storage(url)
+
+
+def test_links_are_made_by_the_service_where_the_backend_makes_none() -> None:
+    expires = timedelta(minutes=1)
+    with pytest.raises(StorageError, match=r"^a: this storage makes no links$"):
+        Storage("memory://").url("a", expires=expires)
+    storage = Storage("memory://", link=lambda path, expires: f"/files/{path}?for={expires.seconds}")
+    assert storage.url("./a/b", expires=expires) == "/files/a/b?for=60"
+
+
+@pytest.mark.parametrize("days", [-1, 0, 7.01])
+def test_a_link_works_for_some_time_and_no_longer_than_any_backend_allows(days: float) -> None:
+    storage = Storage("memory://", link=lambda path, expires: path)
+    with pytest.raises(ValueError, match=r"expected more than nothing and at most 7 days, 0:00:00$"):
+        storage.url("a", expires=timedelta(days=days))
