@@ -34,7 +34,7 @@ def make_picture(user_id: int, upload: str) -> None:
     disks = svcs.flask.get(Disks)
     source, target = f"{UPLOADS}/{upload}", f"pictures/{upload}.webp"
     try:
-        with disks["default"].open(source) as stream:
+        with disks["default"].reader(source) as stream:
             small = small_picture(stream)
     except NotFound:
         return  # The job ran to its end a day ago, and its worker was killed before it could say so.

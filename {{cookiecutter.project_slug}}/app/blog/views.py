@@ -79,7 +79,7 @@ def import_file() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("blog/import.html", form=form), 422 if form.is_submitted() else 200
     transfer = new_transfer("batches", "posts.csv", total=form.rows)
-    with svcs.flask.get(Disks)[transfer.disk].open(transfer.file, "wb") as file:
+    with svcs.flask.get(Disks)[transfer.disk].writer(transfer.file) as file:
         shutil.copyfileobj(form.file.data.stream, file)
     import_posts.send(transfer.id)
     return redirect(url_for("transfer", key=transfer.id))

@@ -25,8 +25,8 @@ from config import ConfigError
             "STORAGE_URL",
             "ftp://root:hunter2@files",
             "config/storage.yaml: storage.url: found 'ftp://root:***@files': "
-            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, "
-            "az://container/prefix or sftp://host/path",
+            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix "
+            "or az://container/prefix",
         ),
         (
             "QUEUE_URL",
