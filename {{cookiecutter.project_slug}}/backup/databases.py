@@ -70,4 +70,5 @@ def _run(program: str, *options: str, url: URL) -> None:
     except FileNotFoundError:
         raise BackupError(f"{program} is not installed; run: apt-get install postgresql-client") from None
     except subprocess.CalledProcessError as error:
-        raise BackupError(f"{program}: {error.stderr.strip().partition(chr(10))[0]}") from None
+        lines = error.stderr.splitlines() or ["failed"]
+        raise BackupError(next((line for line in lines if "error:" in line), lines[-1])) from None

@@ -4,15 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backup.archive import backups_in
 from flask import Flask
-from sqlalchemy import Engine, select, text
+from sqlalchemy import select
 
 from app.jobs import back_up
 from app.removals import remove_later
 from app.services import transaction
-from backup.create import backups_in, create
 from config import Settings
-from database import connect
 from database.base import database_time
 from database.broker import QueueMessage
 from database.schedule import SCHEDULES
@@ -66,19 +65,4 @@ def test_the_timed_job_makes_a_backup_and_is_disabled(app: Flask, settings: Sett
     assert SCHEDULES["back_up"].cron == "0 2 * * *"
     assert "back_up" in settings.schedule.disabled
     back_up(SLOT)
-    assert len(backups_in(whole, settings.app.slug)) == 1
-
-
-def test_the_timed_job_lets_others_write(
-    app: Flask, settings: Settings, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def create_beside_a_writer(settings: Settings) -> object:
-        engine: Engine = connect(f"sqlite:///{settings.app_dir.database}", timeout=0.1)
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM rate_limit"))
-        engine.dispose()
-        return create(settings)
-
-    monkeypatch.setattr("app.jobs.create", create_beside_a_writer)
-    back_up(SLOT)
-    assert len(backups_in(whole, settings.app.slug)) == 1
+    assert len(backups_in(whole, settings)) == 1
