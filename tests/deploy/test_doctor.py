@@ -3,55 +3,52 @@
 import re
 
 import pytest
-from deploy.service import Service
+from deploy.service import DEPLOY_PATIENCE, Service
 
-# The reference's known mistakes, and others: what makes them, the points that have to find them, and what people do
-# before they run what the doctor prints.
+SOCKET_UNIT = "/etc/systemd/system/my_service.socket"
+# The reference's known mistakes, and others: what makes them, a point that has to find them, and what people do before
+# they run what the doctor prints.
 FAULTS = {
-    "secrets that others read": ("chmod 644 shared/.env", ["layout 1"], ""),
-    "a folder that others write": ("chmod 777 run", ["layout 1", "debug 2"], ""),
-    "media that everybody reads": ("chmod 700 shared/media", ["debug 1"], "setfacl -m m::rx shared/media"),
-    "a parent folder without the traverse bit": ("chmod 700 /srv", ["debug 1", "debug 5"], "chmod o+x /srv"),
-    "uploads inside the release": ("mkdir app/media", ["layout 3"], "rmdir app/media"),
-    "logs inside the release": ("mkdir app/logs", ["layout 3"], "rmdir app/logs"),
-    "secrets inside the release": ("touch app/.env", ["layout 3"], "rm app/.env"),
+    "secrets that others read": ("chmod 644 shared/.env", "layout 4: nobody", ""),
+    "a folder that others write": ("chmod 777 run", "debug 2, checklist 6", ""),
+    "media that nginx cannot read": ("chmod 700 shared/media", "debug 1: nginx reaches uploads", ""),
+    "a parent folder without the traverse bit": (
+        "chmod 700 /srv",
+        "debug 1: nginx reaches the socket",
+        "chmod o+x /srv",
+    ),
+    "uploads inside the release": ("mkdir app/media", "layout 3, 4, checklist 1, 3, 7", "rmdir app/media"),
+    "logs inside the release": ("mkdir app/logs", "layout 3, 4, checklist 1, 3, 7", "rmdir app/logs"),
+    "secrets inside the release": ("touch app/.env", "layout 3, 4, checklist 1, 3, 7", "rm app/.env"),
     "shared data that lies in a release": (
         "mv shared/media app/uploads; ln -s ../app/uploads shared/media",
-        ["layout 3"],
+        "checklist 8",
         "rm shared/media; mv app/uploads shared/media",
     ),
-    "code that others can change": ("chmod 666 app/web.py", ["debug 2"], ""),
+    "code that others can change": ("chmod 666 app/web.py", "debug 2, checklist 6", ""),
     "a base folder under /root": (
-        "mv /srv/my_service /root; ln -s /root/my_service /srv",
-        ["layout 1"],
+        "cd /; mv /srv/my_service /root; ln -s /root/my_service /srv",
+        "layout 1, 2",
         "cd /; rm /srv/my_service; mv /root/my_service /srv",
     ),
     "a socket in /tmp": (
-        "sed -i s,^ListenStream=.*,ListenStream=/tmp/gunicorn.sock, /etc/systemd/system/my_service.socket; "
-        "systemctl daemon-reload; systemctl restart my_service.socket; systemctl start my_service; rm -f run/gunicorn.sock",
-        ["debug 3, 5", "debug 4", "debug 5, 6"],
+        f"sed -i s,^ListenStream=.*,ListenStream=/tmp/gunicorn.sock, {SOCKET_UNIT}; rm run/gunicorn.sock; "
+        "systemctl daemon-reload; systemctl restart my_service.socket; systemctl start my_service",
+        "debug 3, 5, checklist 4, 5",
         "",
     ),
-    "static files only inside the package": ("rm -r shared/static/*", ["layout 3, checklist 2"], ""),
+    "static files only inside the package": ("rm -r shared/static/*", "layout 3, checklist 2", ""),
     # The usual way to write it; `GET /static../.env` leaves the folder.
     "an alias without its closing slash": (
-        r"sed -i '0,/location \^~ .media.*/s||location ^~ /static { alias /srv/my_service/shared/static/; }\n&|' "
-        "/etc/nginx/conf.d/my_service.conf; systemctl reload nginx; sleep 1",
-        ["debug 5: nothing else"],
+        r"sed -i 's|location ^~ /media/ {|location ^~ /static { alias /srv/my_service/shared/static/; }\n&|' "
+        "/etc/nginx/conf.d/my_service.conf; systemctl restart nginx",
+        "debug 5: nothing else",
         "",
     ),
-    "a link that was switched by hand": ("ln -sfn releases/$(ls releases | head -n 1) app", ["debug 3, 6"], ""),
-    "a second release beside the live one": (
-        "systemctl start my_service@$(ls releases | head -n 1)",
-        ["debug 3, 6"],
-        "",
-    ),
-    "a unit that was stopped": ("systemctl disable -q --now my_service-scheduler", ["debug 3, 6"], ""),
-    "a broken file of nginx": (
-        "echo nonsense > /etc/nginx/conf.d/x.conf",
-        ["debug 5, 6"],
-        "rm /etc/nginx/conf.d/x.conf",
-    ),
+    "a link that was switched by hand": ("ln -sfn releases/$(ls releases | head -n 1) app", "debug 6", ""),
+    "a second release beside the live one": ("systemctl start my_service@$(ls releases | head -n 1)", "debug 6", ""),
+    "a unit that was stopped": ("systemctl disable -q --now my_service-scheduler", "debug 3: the units run", ""),
+    "a broken file of nginx": ("echo x > /etc/nginx/conf.d/x.conf", "debug 5, 6", "rm /etc/nginx/conf.d/x.conf"),
 }
 
 
@@ -59,25 +56,24 @@ FAULTS = {
 def test_the_doctor_finds_a_fault_and_names_the_command_that_mends_it(service: Service, name: str) -> None:
     if len(service.releases()) < 2 or service.releases()[0] == service.live():
         assert service.deploy("second").returncode == 0
-    plant, points, by_hand = FAULTS[name]
+    plant, point, by_hand = FAULTS[name]
     service.machine.run("sh", "-euc", f"cd {service.root}; {plant}", check=True)
 
-    found = service.doctor()
+    first = found = service.doctor()
 
-    for point in points:
-        assert any(title.startswith(point) for title in found), found
     service.machine.run("sh", "-euc", f"cd {service.root}; {by_hand}", check=True)
-    for detail in found.values():
-        for command in commands_in(detail, service):
-            service.machine.run("sh", "-c", command, timeout=120)
-    assert service.doctor() == {}, found
+    # As people do it: what comes first is mended first, and may have been the cause of others.
+    for _ in range(3):
+        if found := service.doctor():
+            for command in commands_in(next(iter(found.values())), service):
+                service.machine.run("sh", "-c", command, timeout=DEPLOY_PATIENCE)
+    assert any(title.startswith(point) for title in first), first
+    assert found == {}, first
 
 
 def commands_in(detail: str, service: Service) -> list[str]:
-    """The commands that the doctor prints under a check; people know which of them needs what in capitals."""
+    """The commands that the doctor prints under a check, but for those in which people put in a path."""
     printed = detail.rpartition("run: ")[2].strip().split("; ")
     tool = f"python3 {service.script}"
-    commands = [
-        command.replace("release.py", tool).replace("ARTIFACT", service.artifact("first")) for command in printed
-    ]
-    return [command for command in commands if not re.match("see: |mv PATH|new secrets|chmod o.x FOLDER", command)]
+    commands = [part.replace("release.py", tool).replace("ARTIFACT", service.artifact("first")) for part in printed]
+    return [command for command in commands if not re.search("[A-Z]{4}|^and ", command.replace(tool, ""))]

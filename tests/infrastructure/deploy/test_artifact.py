@@ -22,9 +22,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfil
     return info
 
 
-def packed(*more: tarfile.TarInfo, files: dict[str, bytes] = FILES, format: int = tarfile.PAX_FORMAT) -> bytes:
+def packed(*more: tarfile.TarInfo, files: dict[str, bytes] = FILES) -> bytes:
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w:gz", format=format) as archive:
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
         for name, content in files.items():
             archive.addfile(
                 member(name, size=len(content), mode=0o6777 if name == "run.sh" else 0o666, uid=1000),

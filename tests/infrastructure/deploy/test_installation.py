@@ -93,12 +93,12 @@ def test_a_file_that_cannot_be_read_is_a_line(configure: Configure, text: str) -
 def test_a_file_that_others_may_change_is_not_believed(configure: Configure) -> None:
     srv = configure()
     (srv / "my_service/deploy.ini").chmod(0o664)
-    with pytest.raises(Failure, match="others may change it; run: chown root: .* chmod 644"):
+    with pytest.raises(Failure, match=r"others may change it; run: chown root: .* chmod 644"):
         load_site(srv)
 
 
 def test_without_a_file_the_command_that_makes_it_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Failure, match="is not there; run: install -D .*/deploy/deploy.ini"):
+    with pytest.raises(Failure, match=r"is not there; run: install -D .*/deploy/deploy.ini"):
         load_site(tmp_path)
 
 
