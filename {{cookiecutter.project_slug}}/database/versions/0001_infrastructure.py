@@ -1,16 +1,10 @@
-"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs.
-
-Revision: 0001_infrastructure
-Follows: nothing
-"""
+"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001_infrastructure"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
