@@ -283,11 +283,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def without_seconds(text: str) -> str:
-    """A text that calls what is seconds ago "now": how many there are depends on the machine."""
-    return re.sub(r"\b\d+ s ago", "now", text)
-
-
 def add_user(app: Flask, settings: Settings, username: str) -> User:
     """Store an account."""
     with transaction(app) as session:

@@ -101,5 +101,4 @@ def ledger(url: str) -> Iterator[Ledger]:
     ledger = Ledger(engine)
     yield ledger
     ledger.broker.close()
-    ledger.broker.direct.dispose()
     engine.dispose()

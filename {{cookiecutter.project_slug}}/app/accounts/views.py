@@ -89,8 +89,8 @@ def profile(username: str) -> ResponseReturnValue:
 
 @blueprint.route("/picture", methods=["GET", "POST"])
 @accepts_files
-@rate_limited("picture")
 @login_required
+@rate_limited("picture")
 def picture() -> ResponseReturnValue:
     """Store an upload; a job makes it the picture."""
     form = PictureForm()

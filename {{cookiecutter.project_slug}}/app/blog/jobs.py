@@ -17,7 +17,7 @@ MOST_MISTAKES = 100
 
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_transfer.actor_name)
 def import_posts(key: str) -> None:
-    """Make the rows of a CSV file posts, all of them or, if any breaks the rules of the form, none."""
+    """Turn the rows of a CSV file into posts: all of them, or none if any breaks the rules of the form."""
     if not (transfer := unfinished(key, lock=False)):
         return
     posts: list[dict[str, object]] = []

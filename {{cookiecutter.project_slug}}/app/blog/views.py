@@ -71,8 +71,8 @@ def delete(post_id: int) -> ResponseReturnValue:
 
 @blueprint.route("/posts/import", methods=["GET", "POST"])
 @accepts_files
-@rate_limited("transfer")
 @login_required
+@rate_limited("transfer")
 def import_file() -> ResponseReturnValue:
     """Store a CSV file; a job checks its rows and imports them."""
     form = ImportForm()
@@ -86,8 +86,8 @@ def import_file() -> ResponseReturnValue:
 
 
 @blueprint.post("/posts/export")
-@rate_limited("transfer")
 @login_required
+@rate_limited("transfer")
 def export() -> ResponseReturnValue:
     """Have a job write one's own posts to a CSV file."""
     name = f"posts-{current_user.username}-{utc_now():%Y-%m-%d}.csv"
