@@ -174,7 +174,7 @@ class Service:
             process.wait()
 
     def shows_pages(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.port}/login", timeout=30) as answer:
+        with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.port}/", timeout=30) as answer:
             return bool(answer.status == 200)
         return False
 
