@@ -36,6 +36,11 @@ from config import ConfigError
             "expected nothing, redis://host:port/0 or amqp://user:password@host:port/",
         ),
         (
+            "APP_APP__FEATURES",
+            '["nowhere"]',
+            "environment variable APP_APP__FEATURES: app.features: found 'nowhere': expected a folder of app/",
+        ),
+        (
             "APP_APP__SECRET_KEY",
             "",
             "environment variable APP_APP__SECRET_KEY: app.secret_key: SECRET_KEY is not set; "
