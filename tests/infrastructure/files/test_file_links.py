@@ -18,7 +18,7 @@ from app import files
 from config import Settings
 from storage import PermissionDenied, StorageError
 from storage.disks import Disks
-from storage.file import FileBackend
+from storage.local import LocalBackend
 
 MakeApp = Callable[..., Flask]
 Link = Callable[..., str]
@@ -241,11 +241,11 @@ def test_the_address_itself_cannot_climb(client: Any, settings: Settings, link: 
 def test_a_disk_that_fails_is_unavailable_and_says_nothing_of_itself(
     client: Any, link: Link, monkeypatch: pytest.MonkeyPatch, error: type[StorageError]
 ) -> None:
-    def fail(_backend: FileBackend, path: str) -> BinaryIO:
+    def fail(_backend: LocalBackend, path: str) -> BinaryIO:
         raise error(f"{path}: /srv/secret: Input/output error")
 
     address = link()
-    monkeypatch.setattr(FileBackend, "reader", fail)
+    monkeypatch.setattr(LocalBackend, "reader", fail)
     for accept in ("text/html", "application/json"):
         response = client.get(address, headers={"Accept": accept})
         assert response.status_code == 503
@@ -406,13 +406,13 @@ def test_the_file_is_closed_again(
     client: Any, link: Link, monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[str, str], status: int
 ) -> None:
     opened = []
-    reader = FileBackend.reader
+    reader = LocalBackend.reader
 
-    def watch(backend: FileBackend, path: str) -> BinaryIO:
+    def watch(backend: LocalBackend, path: str) -> BinaryIO:
         opened.append(reader(backend, path))
         return opened[-1]
 
-    monkeypatch.setattr(FileBackend, "reader", watch)
+    monkeypatch.setattr(LocalBackend, "reader", watch)
     with client.open(link(), method=method, headers=headers) as response:
         assert response.status_code == status
     assert [stream.closed for stream in opened] == [True]

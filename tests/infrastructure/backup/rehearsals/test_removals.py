@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backup.archive import backups_in
 from flask import Flask
 from sqlalchemy import select
 
 from app.jobs import back_up
 from app.removals import remove_later
 from app.services import transaction
+from backup.archive import backups_in
 from config import Settings
 from database.base import database_time
 from database.broker import QueueMessage
