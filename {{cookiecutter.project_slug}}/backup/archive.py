@@ -11,6 +11,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 1 << 28
 SQLITE, POSTGRES = "data/app.sqlite3", "database.dump"
 PARTIAL = ".partial-"
+DAY = 24 * 3600
 TOP = (".env", *(name for name, part in PARTS.items() if part.in_backups))
 
 
@@ -58,6 +60,9 @@ def create(settings: Settings, folder: Path | None = None) -> Path:
     others.sort(key=lambda other: (other.name <= path.name, other.name))
     for old in others[: max(0, len(others) - settings.backup.keep + 1)]:
         old.unlink(missing_ok=True)
+    for left in folder.glob(f"{PARTIAL}*"):
+        if time.time() - left.stat().st_mtime > DAY:  # Its backup was killed.
+            left.unlink(missing_ok=True)
     return path
 
 
@@ -136,7 +141,8 @@ def verify(path: Path, settings: Settings, into: Path | None = None) -> dict[str
     with _one_line(path), gzip.open(path) as content, tarfile.open(fileobj=content, mode="r|") as tar:
         for member in tar:
             is_ours = member.name in (MANIFEST, POSTGRES) or member.name.split("/")[0] in TOP
-            if manifest or not is_ours or not (member.isfile() or member.isdir()):
+            is_new = not manifest and member.name not in hashes
+            if not is_ours or not is_new or not (member.isfile() or member.isdir()):
                 raise BackupError(f"{path}: {member.name!r} does not belong in a backup")
             if member.name == MANIFEST:
                 if (file := tar.extractfile(member)) is None or member.size > LARGEST_MANIFEST:

@@ -114,4 +114,4 @@ def test_one_that_is_stopped_leaves_the_others_and_no_half_of_itself(
     wait_for(lambda: any(path.stat().st_size > 100_000 for path in folder.backups.glob(".partial-*")))
     process.send_signal(number)
     assert process.wait(60) != 0
-    assert list(folder.backups.glob("*.tar.gz")) == [kept]
+    assert [path for path in folder.backups.iterdir() if not path.name.startswith(".")] == [kept]
