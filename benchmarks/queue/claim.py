@@ -30,7 +30,7 @@ FILL = text("""
 def fill(place: Place, ready: int, delayed: int) -> None:
     """Ready messages were due a while ago, delayed ones will be in an hour."""
     payload = dramatiq.Message[None]("default", "noop", (), {}, {}).encode()
-    engine = connect(place.database)
+    engine = connect(place.database, statement_timeout=600)
     with engine.begin() as connection:
         for rows, due in ((ready, time.time() - 3600), (delayed, time.time() + 3600)):
             if rows:
