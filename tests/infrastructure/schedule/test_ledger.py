@@ -60,6 +60,17 @@ def test_schedulers_that_see_a_slot_at_the_same_moment_send_it_once(ledger: Ledg
     assert len(ledger.sent()) == 1
 
 
+def test_a_job_that_is_sent_by_hand_is_no_slot_that_a_scheduler_has_seen(ledger: Ledger) -> None:
+    hourly = ledger.schedule()
+    with ledger.transaction() as session:
+        send_slot(hourly, session, NOON - HOUR)
+    assert not ledger.send(hourly, NOON + HOUR / 2)
+    with ledger.transaction() as session:
+        send_slot(hourly, session, NOON + HOUR * 1.1)
+    # Nor does it keep a missed slot from being caught up.
+    assert ledger.send(hourly, NOON + HOUR * 1.5)
+
+
 def test_a_scheduler_that_finds_nothing_to_send_takes_no_lock(ledger: Ledger) -> None:
     hourly = ledger.schedule()
     ledger.send(hourly, NOON)

@@ -30,7 +30,7 @@ def upgrade() -> None:
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),
         sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("line", sa.Text(), nullable=False),
+        sa.Column("line", sa.Text(), nullable=True),
         sa.Column("outcome", sa.String(10), nullable=False),
         sa.Column("sent", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished", sa.DateTime(timezone=True), nullable=True),
