@@ -59,7 +59,8 @@ class LocalBackend:
                 os.fsync(descriptor)
                 self._with_folder(path, lambda: _rename(partial, place, path, overwrite=overwrite))
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             self._remove_empty_folders(path)
             raise
         finally:

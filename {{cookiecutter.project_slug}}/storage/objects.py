@@ -20,7 +20,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
 from storage.errors import AlreadyExists, NotFound, PermissionDenied, StorageError
-from storage.paths import Entry
+from storage.paths import PARTIAL, Entry
 
 STORES: dict[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 # A large file may take an hour, but a store that sends nothing for half a minute is given up.
@@ -52,12 +52,12 @@ class ObjectBackend:
     process: int | None = None
 
     def __init__(self, scheme: str, bucket: str, prefix: str, options: Mapping[str, str]) -> None:
-        self.scheme, self.bucket, self.prefix, self.options = scheme, bucket, prefix, options
+        self.scheme, self.bucket, self.prefix, self.options = scheme, bucket, prefix, dict(options)
         for name, value in options.items():
             if "endpoint" in name and not re.match("https?://", value):
                 raise ValueError(f"{name} {value!r}, expected one that begins with https:// or http://")
-        self.store = self._connect(prefix)
-        self.store_for_checks = self._connect(prefix, for_checks=True)
+        self.store = self._connect(prefix, self.options)
+        self.store_for_checks = self._connect(prefix, self.options, for_checks=True)
 
     def reader(self, path: str) -> BinaryIO:
         with self._errors(path):
@@ -119,8 +119,9 @@ class ObjectBackend:
                 yield from self._list_any_keys(prefix, last)
 
     def check(self) -> None:
-        with self._errors("."), suppress(InvalidPathError):  # Even then, the store has answered.
-            next(iter(obstore.list(self.store_for_checks, chunk_size=1)), None)
+        with self._errors(f"{self.scheme}://{self.bucket}/{self.prefix}"):
+            # A folder that is never there makes the shortest answer.
+            next(iter(obstore.list(self.store_for_checks, PARTIAL)), None)
 
     def url(self, path: str, expires: timedelta) -> str | None:
         if self.scheme == "memory":
@@ -128,17 +129,16 @@ class ObjectBackend:
         with self._errors(path):
             return str(obstore.sign(self.store, "GET", path, expires))
 
-    def _connect(self, prefix: str, *, for_checks: bool = False, **options: str) -> Any:
+    def _connect(self, prefix: str, options: dict[str, str], *, for_checks: bool = False) -> Any:
         if self.scheme == "memory":
             return MemoryStore()
-        if self.scheme == "s3":
-            # S3 copies "unless it exists" only as an upload in parts.
-            options["copy_if_not_exists"] = "multipart"
+        # S3 itself copies "unless it exists" only as an upload in parts.
+        defaults = {"copy_if_not_exists": "multipart"} if self.scheme == "s3" else {}
         try:
             return STORES[self.scheme](
                 self.bucket,
                 prefix=prefix or None,
-                config={**self.options, **options},
+                config={**defaults, **options},
                 # An endpoint without encryption is on this machine or network.
                 client_options={**(CHECK_TIMEOUTS if for_checks else TIMEOUTS), "allow_http": True},
                 retry_config={"max_retries": 0 if for_checks else 3, "retry_timeout": timedelta(seconds=60)},
@@ -159,13 +159,15 @@ class ObjectBackend:
         also one that asks for a listing: it adds `/x`, and S3 ignores parameters that begin with `x-`.
         """
         root = f"{self.prefix}/" if self.prefix else ""
-        bucket = obstore.sign(self._connect(""), "GET", "x", timedelta(hours=1)).partition("/x?")[0]
+        address = obstore.sign(self._connect("", self.options), "GET", "x", timedelta(hours=1)).partition("/x?")[0]
+        options = {name: value for name, value in self.options.items() if not re.search("endpoint|virtual", name)}
+        options["virtual_hosted_style_request"] = "true"
         query = {"list-type": "2", "encoding-type": "url", "prefix": f"{root}{prefix}/" if prefix else root}
         after, is_truncated = root + last, "true"
         while is_truncated == "true":
-            address = f"{bucket}?{urlencode({**query, 'start-after': after})}&x-rest="
-            store = self._connect("", endpoint=address, virtual_hosted_style_request="true")
-            page = ET.fromstring(bytes(obstore.get(store, "x").bytes()))  # noqa: S314  (the store's own XML)
+            options["endpoint"] = f"{address}?{urlencode({**query, 'start-after': after})}&x-rest="
+            answer = obstore.get(self._connect("", options), "x")
+            page = ET.fromstring(bytes(answer.bytes()))  # noqa: S314  (the store's own XML)
             is_truncated = page.findtext("{*}IsTruncated", "")
             for found in page.iterfind("{*}Contents"):
                 fields = {field.tag.partition("}")[2]: field.text or "" for field in found}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_LINK = timedelta(days=7)
-# What a local disk answers, and a `with` block does not, when bytes cannot be written.
+# What a full or broken disk answers. Other errors of the system are those of a `with` block itself.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 import obstore
 import pytest
 
-from storage import Storage
+from storage import Storage, objects
 
 
 class OneAtATime:
@@ -45,6 +45,13 @@ def s3_endpoint() -> Iterator[str]:
         yield f"http://{host}:{port}"
     server.stop()
     requests.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for servers on a busy machine."""
+    monkeypatch.setitem(objects.CHECK_TIMEOUTS, "connect_timeout", "30s")
+    monkeypatch.setitem(objects.CHECK_TIMEOUTS, "timeout", "60s")
 
 
 @pytest.fixture(scope="session")

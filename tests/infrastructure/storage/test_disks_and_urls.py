@@ -129,6 +129,13 @@ def test_a_wrong_disk_is_named_with_its_source_and_without_its_password(
     assert "\n" not in str(raised.value)
 
 
+def test_a_check_looks_at_every_disk(opened: Callable[..., Disks], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    opened().check()
+    with pytest.raises(StorageError, match="file/folder: a file stands where a folder is needed"):
+        opened(APP_STORAGE__DISKS__MORE=f"{tmp_path.as_uri()}/file/folder").check()
+
+
 def test_opening_disks_makes_and_asks_nothing(opened: Callable[..., Disks], tmp_path: Path) -> None:
     opened()
     opened(STORAGE_URL="s3://bucket?endpoint=http://127.0.0.1:9")

@@ -326,6 +326,7 @@ class TestAsNobody:
             for path in ("folder/file", "open/file", "secret"):
                 storage.write(path, b"old")
             for place in (root, *root.rglob("*")):
+                os.chown(place, NOBODY if os.geteuid() == 0 else -1, -1)
                 place.chmod(0o777 if place.is_dir() else 0o644)
             (root / "folder").chmod(0o555)
             (root / "secret").chmod(0o000)
