@@ -66,11 +66,13 @@ def doctor_finds(target: Path, environ: dict[str, str], project: Path) -> list[s
             process = subprocess.Popen([sys.executable, script], env=environ, cwd=project, stderr=subprocess.DEVNULL)
             running.callback(process.wait)
             running.callback(process.terminate)
-        command = [sys.executable, "main.py", "doctor", "--json"]
+        command = [sys.executable, "main.py", "check", "--json"]
         # The scheduler needs a moment until it can be seen; whoever has just started it asks again.
         for _ in range(DOCTOR_VISITS):
             answer = subprocess.run(command, env=environ, cwd=project, capture_output=True, text=True, check=False)
-            found = [f"{row['name']}: {row['detail']}" for row in json.loads(answer.stdout) if row["ok"] is False]
+            found = [
+                f"{row['check']}: {row['detail']}" for row in json.loads(answer.stdout) if row["result"] == "FAILED"
+            ]
             if not found:
                 break
     return found

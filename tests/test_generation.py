@@ -181,7 +181,8 @@ def test_hostile_texts_are_harmless_in_pages(bake: Bake, tmp_path: Path) -> None
     text = '<script>alert(1)</script> & "it\'s" {x} $HOME \\'
     project = bake(project_name=text, project_slug="shop", description=text)
 
-    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, tmp_path / "instance")
+    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, tmp_path)
+    assert result.returncode == 0, result.stdout
     name, description, html = json.loads(result.stdout.splitlines()[-1])
 
     assert [name, description] == [text, text]

@@ -32,7 +32,7 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
 
     run(project, "make setup")
     # The gate runs the same tests, and more.
-    run(project, "make test", PYTEST_ADDOPTS="--collect-only")
+    run(project, "make test", PYTEST_ADDOPTS="--collect-only --quiet")
     gate = run(project, "make ci")
     for command in commands[3:]:
         run(project, command)

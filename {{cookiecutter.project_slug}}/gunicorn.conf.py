@@ -1,9 +1,13 @@
 """gunicorn's settings, from `config/web.ini`. gunicorn finds this file by its name."""
 
 import os
+import shutil
+import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
-from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 from sqlalchemy.orm import configure_mappers
 
 from config import exit_on_problems, load, require_safe
@@ -12,8 +16,8 @@ with exit_on_problems():
     settings = load()
     require_safe(settings)
 
-host = f"[{settings.web.host}]" if ":" in settings.web.host else settings.web.host
-bind = f"{host}:{settings.web.port}"
+# Brackets are for IPv6, and do not matter for other hosts.
+bind = f"[{settings.web.host}]:{settings.web.port}"
 workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
@@ -27,15 +31,24 @@ reload = settings.web.reload
 # Without it a worker's first import error is found only after the server has reported itself ready.
 preload_app = not settings.web.reload
 # Heartbeat files on a disk can block a worker; where there is memory to keep them in, they go there.
-shared_memory = Path("/dev/shm")  # noqa: S108
-worker_tmp_dir = str(shared_memory) if shared_memory.is_dir() else None
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 logconfig_dict = settings.logging
 control_socket_disable = True
 # Whether a proxy is believed is decided in one place, the app, by web.trusted_proxies.
 forwarded_allow_ips = ""
+# The workers' numbers are in a folder of this gunicorn's own: at a deploy, and in containers, there are several. It has
+# to be named before anything imports prometheus_client, which looks for it once.
+if "prometheus_client" not in sys.modules:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="metrics-")
 
 
-def on_starting(server: Arbiter) -> None:
+class logger_class(Logger):  # noqa: N801  (gunicorn's name)
+    """The app logs requests; gunicorn would put together lines of its own that go nowhere."""
+
+    access_log_enabled = False
+
+
+def on_starting(server: Any) -> None:
     """Do once, before workers are forked, what the first visitors of each would wait for."""
     if preload_app:
         templates = server.app.wsgi().jinja_env
@@ -43,3 +56,15 @@ def on_starting(server: Arbiter) -> None:
         for name in templates.list_templates(["html"]):
             templates.get_template(name)
         configure_mappers()
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Take back the gauges of a worker that has ended."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    """Remove the numbers."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

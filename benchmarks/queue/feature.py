@@ -2,11 +2,11 @@
 
 import dramatiq
 import svcs
-from app.extensions import csrf
 from flask import Blueprint, Flask
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from app.extensions import csrf
 from benchmarks.queue import jobs
 
 __all__ = ["register"]

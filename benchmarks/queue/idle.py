@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dramatiq
 
-from benchmarks.queue.places import DATABASES, Places, lines, show, table_of, wait_until
+from benchmarks.queue.places import DATABASES, Places, broker_of, lines, show, wait_until
 
 SECONDS = 20
 SENT = 40
@@ -36,19 +36,19 @@ def measure(places: Places) -> None:
     """Print the table."""
     found = {name: place for name in DATABASES if (place := places.fresh(name))}
     workers = {name: places.start_service(place, "queues.py") for name, place in found.items()}
-    tables = {name: table_of(place) for name, place in found.items()}
+    brokers = {name: broker_of(place) for name, place in found.items()}
     sent: dict[str, list[float]] = {name: [] for name in found}
 
     def send(name: str) -> None:
         message = dramatiq.Message[None]("default", "stamp", (len(sent[name]),), {}, {})
         sent[name].append(time.time())
-        tables[name].store(message)
+        brokers[name].enqueue(message)
 
     for name, place in found.items():
         send(name)
         wait_until(lambda place=place: lines(place.record), f"the worker on {name}", 30)  # type: ignore[misc]
-    for name, table in tables.items():
-        wait_until(lambda table=table: table.count("default") == 0, f"rest on {name}", 30)  # type: ignore[misc]
+    for broker in brokers.values():
+        broker.join("default", timeout=30_000)
     before = {name: cpu_seconds(worker.pid) for name, worker in workers.items()}
     time.sleep(SECONDS)
     cpu = {name: (cpu_seconds(worker.pid) - before[name]) / SECONDS for name, worker in workers.items()}

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import random
 import time
 
 JOBS = 2000
@@ -18,13 +17,6 @@ def noop() -> None:
 
 def nothing(_row: int) -> None:
     """Nothing at all."""
-
-
-def work(number: int) -> None:
-    """Some 20 to 50 milliseconds, with their start and their end on record."""
-    write(f"start {number}")
-    time.sleep(random.uniform(0.02, 0.05))
-    write(f"end {number}")
 
 
 def stamp(number: int) -> None:

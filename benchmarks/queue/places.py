@@ -15,18 +15,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
-from database.engine import connect
-from database.messages import MessageTable
-from tests.servers import Postgres, RabbitMQ, Redis, find, serve
 
 from benchmarks.queue import TEMPLATE
+from database import connect
+from database.broker import DatabaseBroker
+from tests.infrastructure.servers import Postgres, RabbitMQ, Redis, find, serve
 
 PATIENCE = 120
 DATABASES = ("SQLite", "PostgreSQL")
 BROKERS = (*DATABASES, "Redis", "RabbitMQ")
 
 
-class RealPostgres(Postgres):  # type: ignore[misc]
+class RealPostgres(Postgres):
     """PostgreSQL with its own defaults: the tests' one does not write to disk, and figures must not gain by that."""
 
     def command(self) -> list[str]:
@@ -177,9 +177,9 @@ class Places:
         }
 
 
-def table_of(place: Place, **options: Any) -> Any:
-    """The messages of a place."""
-    return MessageTable(connect(place.database), **options)
+def broker_of(place: Place) -> Any:
+    """The queue in a place's database."""
+    return DatabaseBroker(connect(place.database), lambda: None)
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -13,9 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
-from tests.servers import HOST, free_port
-
-from benchmarks.queue.places import Places, show, table_of, wait_until
+from benchmarks.queue.places import Places, broker_of, show, wait_until
+from tests.infrastructure.servers import HOST, free_port
 
 CLIENTS = 4
 # Of each kind, by each client.
@@ -72,14 +71,14 @@ def measure(places: Places) -> None:
     places.start_service(place, "-m", "gunicorn", "web:app", environ=environ)
     places.start_service(place, "queues.py")
     wait_until(lambda: is_ready(port), "the service", 30)
-    table = table_of(place)
+    broker = broker_of(place)
     together(port, [list(KINDS) * 20] * CLIENTS)  # Nobody measures what the first requests load.
 
     plans = [random.sample(list(KINDS) * REQUESTS, len(KINDS) * REQUESTS) for _ in range(CLIENTS)]
     load = {"mixed": together(port, plans), "in turns": []}
     for _ in range(REQUESTS // TURN):
         for kind in random.sample(list(KINDS), len(KINDS)):
-            wait_until(lambda: table.count("default") == 0, "an empty queue")
+            broker.join("default", timeout=60_000)
             load["in turns"] += together(port, [[kind] * TURN] * CLIENTS)
 
     rows = []

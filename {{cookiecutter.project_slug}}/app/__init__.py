@@ -1,10 +1,8 @@
 """The service: settings, services and features, wired together."""
 
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
-import svcs
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -20,10 +18,11 @@ from app import (
     services,
     static_files,
     telemetry,
+    transfers,
 )
 from app.queue_commands import queue
 from app.schedule_commands import schedule
-from config import ConfigError, Settings, load, require_safe
+from config import Settings, load, require_safe
 from database.schedule import SCHEDULES
 
 __all__ = ["create_app", "jobs"]
@@ -41,6 +40,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load()
     require_safe(settings)
     logs.set_up(settings)
+    telemetry.start(settings)
+    features = [load_feature(name, settings) for name in settings.app.features]
+    if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
+        raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
 
     app = Flask(__name__)
     app.config.from_mapping(flask_config(settings))
@@ -48,27 +51,21 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies)  # type: ignore[method-assign]
 
     services.register(app, settings)
-    try:
-        metrics.register(app)
-        # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
-        request_hooks.register(app, settings)
-        telemetry.start(settings)
-        extensions.register(app, settings)
-        errors.register(app)
-        pages.register(app, settings)
-        static_files.register(app, settings)
-        files.register(app)
-        for feature in settings.app.features:
-            load_feature(feature, settings).register(app)
-        if "index" not in app.view_functions:
-            app.add_url_rule("/", "index", pages.front_page)
-        if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
-            raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
-        app.cli.add_command(queue)
-        app.cli.add_command(schedule)
-    except ConfigError:
-        svcs.flask.close_registry(app)
-        raise
+    metrics.register(app)
+    # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
+    request_hooks.register(app, settings)
+    extensions.register(app)
+    errors.register(app)
+    pages.register(app, settings)
+    static_files.register(app)
+    files.register(app)
+    transfers.register(app)
+    for feature in features:
+        feature.register(app)
+    if "index" not in app.view_functions:
+        app.add_url_rule("/", "index", pages.front_page)
+    app.cli.add_command(queue)
+    app.cli.add_command(schedule)
     return app
 
 
@@ -78,10 +75,12 @@ def load_feature(name: str, settings: Settings) -> ModuleType:
     Raises:
         ConfigError: there is no such folder.
     """
-    if not (Path(__file__).parent / name / "__init__.py").is_file():
-        source = settings.origins["app.features"]
-        raise ConfigError(f"{source}: app.features: found {name!r}, expected a folder of app/")
-    return import_module(f"app.{name}")
+    try:
+        return import_module(f"app.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"app.{name}":
+            raise
+        raise settings.wrong("app.features", name, "expected a folder of app/") from None
 
 
 def flask_config(settings: Settings) -> dict[str, object]:
@@ -99,10 +98,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
         # The prefix makes browsers refuse the cookie from another host or without HTTPS, RFC 6265bis 4.1.3.
         "SESSION_COOKIE_NAME": ("__Host-" if secure else "") + settings.app.slug,
         "SESSION_COOKIE_SECURE": secure,
-        "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         # A form stays valid as long as the session it belongs to.
         "WTF_CSRF_TIME_LIMIT": None,
-        "RATELIMIT_STORAGE_URI": "database://",
-        "RATELIMIT_HEADERS_ENABLED": True,
     }

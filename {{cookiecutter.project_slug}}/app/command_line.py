@@ -1,6 +1,7 @@
 """What the commands of the app have in common: errors in one line, tables for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,8 @@ from flask.cli import AppGroup
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
+
+from config import printable
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
 
@@ -21,10 +24,9 @@ class WrongInput(click.ClickException):
 
 
 class ServiceGroup(AppGroup):
-    """Turns failures of the database into lines for people."""
+    """A group of commands that say in one line what is wrong with the database."""
 
     def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 1 with one line if the database cannot be reached."""
         try:
             return super().invoke(context)
         except DBAPIError as error:
@@ -32,17 +34,18 @@ class ServiceGroup(AppGroup):
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:
-    """A table on the terminal, or JSON."""
+    """Print JSON, or a table; where it is not printed on a terminal, each of its rows is one line."""
     if as_json:
         click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, default=str))
         return
     table = Table(*(name.upper() for name in header), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    Console(markup=False, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 10_000
+    Console(markup=False, highlight=False, width=width).print(table)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))

@@ -6,11 +6,10 @@ from typing import Any, TypeVar
 import svcs
 from flask import Flask, Response, abort, flash, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
-from flask_limiter import Limiter
+from flask_limiter import Limiter, RouteLimit
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
-from limits import parse_many
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -18,6 +17,10 @@ from config import Settings
 from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+csrf = CSRFProtect()
+limiter = Limiter(get_remote_address, storage_uri="database://", headers_enabled=True)
+login_manager = LoginManager()
 
 
 class PageSessions(SecureCookieSessionInterface):
@@ -28,35 +31,19 @@ class PageSessions(SecureCookieSessionInterface):
     """
 
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        """Send the cookie with pages, and whenever the session has changed."""
         if session.modified or response.mimetype == "text/html":
             super().save_session(app, session, response)
         elif session.accessed:
             response.vary.add("Cookie")
 
 
-csrf = CSRFProtect()
-limiter = Limiter(get_remote_address)
-login_manager = LoginManager()
-
-
-def register(app: Flask, settings: Settings) -> None:
-    """Attach the extensions to `app`.
-
-    Raises:
-        ConfigError: a rate limit cannot be read; the limiter itself would then limit nothing.
-    """
-    for name, limit in settings.security.rate_limits.items():
-        try:
-            parse_many(limit)
-        except ValueError:
-            raise settings.wrong(f"security.rate_limits.{name}", limit, "expected one like 10 per minute") from None
+def register(app: Flask) -> None:
+    """Attach the extensions to `app`."""
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     app.session_interface = PageSessions()
-    csrf.init_app(app)
-    limiter.init_app(app)
-    login_manager.init_app(app)
+    for extension in (csrf, limiter, login_manager):
+        extension.init_app(app)
 
 
 def accepts_files(view: View) -> View:
@@ -65,9 +52,13 @@ def accepts_files(view: View) -> View:
     return view
 
 
-def rate_limit(name: str) -> str:
-    """The limit of that name in `config/security.yaml`."""
-    return svcs.flask.get(Settings).security.rate_limits[name]
+def rate_limited(name: str) -> RouteLimit:
+    """Limit how often an address may post to a view, by the limit of that name in `config/security.yaml`."""
+    return limiter.limit(
+        lambda: svcs.flask.get(Settings).security.rate_limits[name],
+        methods=["POST"],
+        error_message="Too many attempts. Please wait a while, then try again.",
+    )
 
 
 def wants_json() -> bool:
@@ -77,7 +68,7 @@ def wants_json() -> bool:
 
 @login_manager.unauthorized_handler
 def ask_to_log_in() -> BaseResponse:
-    """People get the login page and come back afterwards; programs get 401."""
+    """Send people to the login page, and back afterwards; programs get 401."""
     if wants_json():
         abort(401)
     if request.method == "GET":

@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 import svcs
-from flask import Flask, Response, abort, current_app, has_request_context, request
+from flask import Flask, abort, current_app, has_request_context, request, send_file
 from itsdangerous import Signer
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
-from werkzeug.wsgi import wrap_file
+from werkzeug.wrappers import Response
 
 from config import Settings
 from storage import InvalidPath, NotFound
@@ -51,62 +51,49 @@ def link(disk: str, path: str, expires: timedelta) -> str:
     # The same address for a while lets browsers keep the file.
     step = max(seconds // 8, 1)
     until = (int(time.time()) + seconds) // step * step
-    signature = _signer().get_signature(_signed_text(disk, path, until)).decode()
+    signature = _signer().get_signature(f"{disk}\n{path}\n{until}").decode()
     root = request.script_root if has_request_context() else ""
     return f"{root}/files/{quote(disk)}/{quote(path)}?expires={until}&signature={signature}"
 
 
 def send(disk: str, path: str) -> Response:
-    """The file that a link leads to, whole or in ranges (RFC 9110, section 14)."""
+    """The file that a link leads to, whole or a range of it."""
     until = request.args.get("expires", default=0, type=int)
-    if not _signer().verify_signature(_signed_text(disk, path, until), request.args.get("signature", "")):
+    if not _signer().verify_signature(f"{disk}\n{path}\n{until}", request.args.get("signature", "")):
         abort(403, "This link is not valid.")
     if until <= time.time():
         abort(403, "This link has expired.")
-    storage = svcs.flask.get(Disks).get(disk)
-    if storage is None:
-        abort(404)
+    storage = svcs.flask.get(Disks).get(disk) or abort(404)
     try:
         # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
         entry = storage.stat(path)
         stream = storage.open(path)
     except (NotFound, InvalidPath):
         abort(404, "This file is gone.")
-
+    accel = svcs.flask.get(Settings).storage.accel_redirect if isinstance(storage.backend, FileBackend) else ""
+    if accel:
+        stream.close()
+        stream = io.BytesIO()
     name = PurePosixPath(path)
     shown = SHOWN.get(name.suffix.lower())
-    response = Response(mimetype=shown or "application/octet-stream", direct_passthrough=True)
-    # Headers are Latin-1; RFC 6266 has a way to write any other name.
-    named = {"filename": name.name} if name.name.isascii() else {"filename*": f"UTF-8''{quote(name.name, safe='')}"}
-    response.headers.set("Content-Disposition", "inline" if shown else "attachment", **named)
+    kind = shown or "application/octet-stream"
+    response = send_file(stream, kind, as_attachment=not shown, download_name=name.name, conditional=False)
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
-    # Browsers keep it and ask each time whether it is still the same: a path may get other content.
+    # Browsers keep it, and ask each time whether it is still the same: a path may get other content.
     response.cache_control.private = True
-    response.cache_control.no_cache = True
-    accel = svcs.flask.get(Settings).storage.accel_redirect
-    if accel and isinstance(storage.backend, FileBackend):
-        stream.close()
+    if accel:
         response.headers["X-Accel-Redirect"] = f"{accel.rstrip('/')}/{quote(disk)}/{quote(entry.path)}"
         return response
     response.last_modified = entry.modified
     response.set_etag(entry.etag)
-    size = stream.seek(0, io.SEEK_END)
+    response.content_length = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    response.response = wrap_file(request.environ, stream, 1 << 16)
-    response.content_length = size
     try:
-        return response.make_conditional(request, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
+        return response.make_conditional(request, accept_ranges=True, complete_length=response.content_length)
     except RequestedRangeNotSatisfiable:
-        if request.range and request.range.units == "bytes" and request.range.ranges[0][0] >= size:
-            stream.close()
-            raise
-        # Werkzeug refuses several ranges, a suffix longer than the file, and other units: these get the whole file.
-        return response
+        stream.close()
+        raise
 
 
 def _signer() -> Signer:
     return Signer(current_app.config["SECRET_KEY"], salt="app.files", digest_method=hashlib.sha256)
-
-
-def _signed_text(disk: str, path: str, until: int) -> str:
-    return f"{disk}\n{path}\n{until}"

@@ -5,9 +5,9 @@ import re
 import time
 import uuid
 
-import structlog
 from flask import Flask, Response, g, request, session
 
+from app import logs
 from app.job_context import known_user_id
 from config import Settings
 
@@ -15,10 +15,7 @@ from config import Settings
 FORM_AROUND_FILE = 10_000
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# What is asked for all the time, and says nothing about anybody.
-QUIET = ("static", "metrics")
-
-logger = structlog.stdlib.get_logger("app.request")
+logger = logging.getLogger("app.request")
 
 
 def register(app: Flask, settings: Settings) -> None:
@@ -29,8 +26,7 @@ def register(app: Flask, settings: Settings) -> None:
         g.started = time.perf_counter()
         given = request.headers.get("X-Request-ID", "") if settings.web.trusted_proxies else ""
         g.request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+        logs.context.set({"request_id": g.request_id})
 
     @app.before_request
     def allow_uploads() -> None:
@@ -40,15 +36,11 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.teardown_request
     def forget(_error: BaseException | None) -> None:
-        """What this thread does next has another identity."""
-        structlog.contextvars.clear_contextvars()
+        logs.context.set({})
 
     @app.after_request
     def read_the_rest(response: Response) -> Response:
-        """A proxy that still sends when the connection is closed says 502, whatever the answer was.
-
-        It limits how much that can be; without one, whoever sends too much is left alone.
-        """
+        """A proxy that still sends when the connection is closed says 502, whatever the response was."""
         if settings.web.trusted_proxies:
             while request.environ["wsgi.input"].read(1 << 16):
                 pass
@@ -56,19 +48,17 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def log(response: Response) -> Response:
-        seconds = time.perf_counter() - g.started
-        route = request.url_rule.rule if request.url_rule else None
-        quiet = request.blueprint == "ops" or request.endpoint in QUIET
-        user_id = known_user_id()
-        logger.log(
-            logging.DEBUG if quiet else logging.INFO,
-            "request",
-            method=request.method,
-            route=route,
-            status=response.status_code,
-            milliseconds=round(seconds * 1000, 1),
-            **({} if user_id is None else {"user_id": user_id}),
-        )
+        # What is asked for all the time says nothing about anybody.
+        quiet = request.blueprint == "ops" or request.endpoint in ("static", "metrics")
+        fields = {
+            "method": request.method,
+            "route": request.url_rule.rule if request.url_rule else None,
+            "status": response.status_code,
+            "milliseconds": round((time.perf_counter() - g.started) * 1000, 1),
+        }
+        if user_id := known_user_id():
+            fields["user_id"] = user_id
+        logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra=fields)
         return response
 
     @app.after_request
@@ -82,7 +72,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def commit(response: Response) -> Response:
-        """A request that succeeds keeps what it wrote; one that is refused or fails leaves nothing."""
+        """Keep what a request wrote that succeeds; one that is refused or fails leaves nothing."""
         if (open_session := g.get("session")) and response.status_code < 400:
             try:
                 open_session.commit()

@@ -1,7 +1,7 @@
 """Commands for timed jobs."""
 
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 import svcs
@@ -15,33 +15,20 @@ from config import Settings
 from database import utc_now
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
 
-UNDONE = ("failed", "skipped")
-OUTCOMES = ("sent", "done", *UNDONE)
+
+def name(text: str) -> Schedule:
+    """The schedule of that name."""
+    if text not in SCHEDULES:
+        raise ValueError(f"{text!r} is none of the schedules {', '.join(sorted(SCHEDULES))}")
+    return SCHEDULES[text]
 
 
-class Name(click.ParamType[Schedule]):
-    """The name of a schedule."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Schedule:
-        """The schedule, or one line that names those there are."""
-        if value not in SCHEDULES:
-            self.fail(f"{value!r} is none of the schedules {', '.join(sorted(SCHEDULES))}", param, ctx)
-        return SCHEDULES[value]
-
-
-class Time(click.ParamType[datetime]):
-    """A date or time in ISO 8601."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The time, without a zone if none was given."""
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a time, expected one like 2026-01-31 or 2026-01-31T03:00+01:00", param, ctx)
+def time(text: str) -> datetime:
+    """A date or time in ISO 8601, with or without a zone."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time, expected one like 2026-01-31 or 2026-01-31T03:00+01:00") from None
 
 
 @click.group(cls=ServiceGroup)
@@ -52,59 +39,53 @@ def schedule() -> None:
 @schedule.command("list")
 @as_json
 def list_schedules(as_json: bool) -> None:
-    """List the schedules with their next slot and the outcome of the last one."""
-    disabled, now = svcs.flask.get(Settings).schedule.disabled, utc_now()
-    rows = []
-    for name, known in sorted(SCHEDULES.items()):
-        last = next(iter(_history(name, 1)), None)
-        upcoming = None if name in disabled else known.next_slot(now)
-        rows.append((name, known.cron, known.timezone.key, upcoming, last and last.slot, last and last.outcome))
-    print_rows(("name", "cron", "timezone", "next", "last", "outcome"), rows, as_json=as_json)
+    """List the schedules with their next slot and how the last one went. Times are UTC."""
+    disabled, now, rows = svcs.flask.get(Settings).schedule.disabled, utc_now(), []
+    for known in SCHEDULES.values():
+        slots = select(ScheduleSlot).where(ScheduleSlot.schedule == known.name, ScheduleSlot.slot <= now)
+        last = svcs.flask.get(Session).scalar(slots.order_by(ScheduleSlot.slot.desc()).limit(1))
+        upcoming = None if known.name in disabled else known.next_slot(now)
+        rows.append((known.name, known.cron, known.timezone, upcoming, last and last.slot, last and last.outcome))
+    print_rows(("name", "cron", "timezone", "next", "last", "outcome"), sorted(rows), as_json=as_json)
 
 
 @schedule.command()
-@click.argument("known", type=Name(), required=False, metavar="[NAME]")
+@click.argument("known", type=name, required=False, metavar="[NAME]")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Print at most so many.")
 @as_json
 def history(known: Schedule | None, limit: int, as_json: bool) -> None:
-    """List the latest slots of one schedule or of all, and how their jobs ended."""
+    """List the latest slots of one schedule or of all, and how their jobs ended. Times are UTC."""
     columns = ("schedule", "slot", "outcome", "sent", "finished", "message_id")
-    rows = _history(known.name if known else None, limit)
-    print_rows(columns, [[getattr(row, column) for column in columns] for row in rows], as_json=as_json)
+    slots = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(limit)
+    found = svcs.flask.get(Session).scalars(slots.filter_by(schedule=known.name) if known else slots)
+    print_rows(columns, [[getattr(slot, name) for name in columns] for slot in found], as_json=as_json)
 
 
 @schedule.command()
-@click.argument("known", type=Name(), metavar="NAME")
-@click.option("--at", type=Time(), help="For this time, whether it is a slot or not. [default: now]")
-@click.option("--from", "first", type=Time(), help="For all slots from this time on …")
-@click.option("--to", "last", type=Time(), help="… up to this moment, included; a date is its midnight. [default: now]")
-@click.option("--again", is_flag=True, help="Also for slots that are done, or whose jobs wait.")
+@click.argument("known", type=name, metavar="NAME")
+@click.option("--at", type=time, help="For this time, whether it is a slot or not. [default: now]")
+@click.option("--from", "first", type=time, help="For all slots from this time on …")
+@click.option("--to", "last", type=time, help="… up to this one, included; a date is its midnight. [default: now]")
+@click.option("--again", is_flag=True, help="Also for slots whose job is done, waits, or will be tried again.")
 def run(known: Schedule, at: datetime | None, first: datetime | None, last: datetime | None, again: bool) -> None:
     """Send the job of NAME for now, for another time, or for all slots of a period.
 
-    Times without a zone are read in the time zone of the schedule. Slots that are done or wait are left out; those that
-    have failed, or were skipped, are sent again.
+    Times without a zone are read in the time zone of the schedule. A slot whose job is done, waits, or will be tried
+    again is left out; one that has failed or was skipped is sent again.
     """
-    if at and (first or last):
-        raise click.UsageError("--at is for one time, --from and --to for many: use one or the other")
-    if last and not first:
-        raise click.UsageError("--to needs --from")
+    if (at and first) or (last and not first):
+        raise click.UsageError("expected --at, or --from with or without --to")
+
+    def utc(time: datetime) -> datetime:
+        return (time if time.tzinfo else time.replace(tzinfo=known.timezone)).astimezone(UTC)
+
     now = utc_now().replace(microsecond=0)
-    if first:
-        slots = list(known.slots(_in_zone(first, known), _in_zone(last, known) if last else now))
-    else:
-        slots = [_in_zone(at, known) if at else now]
-    with transaction(current_app) as session:
-        sent = sum(send_slot(known, session, slot, again=OUTCOMES if again else UNDONE) for slot in slots)
-    click.echo(f"jobs sent: {sent}; left out, because they are done or wait: {len(slots) - sent}")
-
-
-def _in_zone(time: datetime, known: Schedule) -> datetime:
-    return (time if time.tzinfo else time.replace(tzinfo=known.timezone)).astimezone(UTC)
-
-
-def _history(name: str | None, limit: int) -> list[ScheduleSlot]:
-    query = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(limit)
-    if name:
-        query = query.where(ScheduleSlot.schedule == name)
-    return list(svcs.flask.get(Session).scalars(query))
+    slots = known.slots(utc(first), utc(last or now)) if first else [utc(at or now)]
+    undone = ("failed", "skipped")
+    wanted = (*undone, "sent", "retrying", "done") if again else undone
+    is_sent: Counter[bool] = Counter()
+    for slot in slots:
+        # A transaction for each, because a long one would hold up everything else that writes.
+        with transaction(current_app) as session:
+            is_sent[bool(send_slot(known, session, slot, again=wanted))] += 1
+    click.echo(f"jobs sent: {is_sent[True]}; left out: {is_sent[False]}")

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dramatiq
 import svcs
@@ -17,6 +18,7 @@ from app.job_context import AppContext
 from config import ConfigError, Settings
 from database import connect, sessions
 from database.broker import DatabaseBroker
+from database.job_counts import CountJobs
 from database.schedule import SlotOutcomes
 from database.server_brokers import open_server_broker
 from storage import Storage
@@ -36,12 +38,12 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.init_app(app)
     engine = _engine(settings)
     disks = open_disks(settings, files.link)
-    broker = _broker(app, engine, settings)
+    broker: Any = _broker(app, engine, settings)
     writing, reading = sessions(engine), sessions(engine, read_only=True)
 
     def open_session() -> Iterator[Session]:
-        reads = request.method in SAFE_METHODS if has_request_context() else not g.get("in_transaction", False)
-        with (reading if reads else writing)() as session:
+        reads = not has_request_context() or request.method in SAFE_METHODS
+        with (reading if reads and not g.get("in_transaction") else writing)() as session:
             g.session = session
             yield session
 
@@ -50,7 +52,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, type(broker), broker, ping=_ping_queue, on_registry_close=broker.close)
+    svcs.flask.register_value(app, type(broker), broker, ping=type(broker).check, on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:
@@ -88,7 +90,7 @@ def transaction(app: Flask) -> Iterator[Session]:
 
 def current_session() -> Session | None:
     """The session that the running request, job or transaction will commit; elsewhere, sessions only read."""
-    if has_request_context() or (has_app_context() and g.get("in_transaction", False)):
+    if has_request_context() or (has_app_context() and g.get("in_transaction")):
         return svcs.flask.get(Session)
     return None
 
@@ -99,8 +101,8 @@ def _engine(settings: Settings) -> Engine:
         return connect(
             database.url or URL.create("sqlite", database=str(settings.app_dir.database)),
             timeout=database.timeout,
-            pool_size=database.pool_size,
-            pool_overflow=database.pool_overflow,
+            statement_timeout=database.statement_timeout,
+            threads=max(settings.web.threads, settings.queue.threads),
             echo=database.echo,
         )
     except ValueError as error:
@@ -113,16 +115,22 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
     broker: dramatiq.Broker
     if queue.url:
         try:
-            broker = open_server_broker(queue.url, current_session)
+            broker = open_server_broker(queue.url, current_session, lease=queue.lease)
         except ValueError as error:
             raise settings.wrong("queue.url", queue.url, error) from None
     else:
-        options = {"lease": queue.lease, "max_deliveries": queue.max_deliveries, "poll_interval": queue.poll_interval}
-        broker = DatabaseBroker(engine, current_session, **options)
+        broker = DatabaseBroker(
+            engine,
+            current_session,
+            lease=queue.lease,
+            max_deliveries=queue.max_deliveries,
+            poll_interval=queue.poll_interval,
+        )
     # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
     first = type(broker.middleware[0])
     broker.add_middleware(AppContext(app, transaction), before=first)
     broker.add_middleware(SlotOutcomes(engine), before=first)
+    broker.add_middleware(CountJobs(engine), before=first)
     previous = dramatiq.broker.global_broker
     dramatiq.set_broker(broker)
     for actor in previous.actors.values() if previous else ():
@@ -132,10 +140,5 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
 
 
 def _ping_database(engine: Engine) -> None:
-    with engine.connect().execution_options(read_only=True) as connection:
+    with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-
-
-def _ping_queue(broker: dramatiq.Broker) -> None:
-    if isinstance(broker, DatabaseBroker):
-        broker.check()

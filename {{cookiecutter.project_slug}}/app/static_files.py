@@ -1,30 +1,28 @@
-"""Static files under names that change with their content, so that browsers may keep them."""
+"""Static files under addresses that change with their content, so that browsers may keep them."""
 
-import json
+import hashlib
+from pathlib import Path
+from typing import Any
 
-from flask import Flask
-
-from config import Settings
-
-# Seconds; the longest that HTTP caches are used to, RFC 2616 section 14.21.
-YEAR = 31_536_000
+from flask import Flask, request
 
 
-def register(app: Flask, settings: Settings) -> None:
-    """Make `url_for` give the names in `static.json`, which `deploy/artifact.py` writes; elsewhere there is none."""
-    try:
-        names = json.loads((settings.root / "static.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    kept = set(names.values())
-    age_of = app.get_send_file_max_age
+def register(app: Flask) -> None:
+    """Let `url_for` add a version, `/static/style.css?v=1a2b3c4d`, with which browsers keep the file for a year."""
+    if app.config["TEMPLATES_AUTO_RELOAD"]:
+        return  # In development, files change while the service runs.
+    folder, age_of = Path(app.static_folder or ""), app.get_send_file_max_age
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    versions = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files}
 
     @app.url_defaults
-    def use_hashed_name(endpoint: str, values: dict[str, str]) -> None:
+    def add_version(endpoint: str, values: dict[str, Any]) -> None:
         if endpoint == "static":
-            values["filename"] = names.get(values["filename"], values["filename"])
+            values["v"] = versions.get(values["filename"])
 
     def age(filename: str | None) -> int | None:
-        return YEAR if filename in kept else age_of(filename)
+        asked = request.args.get("v")
+        # The longest that HTTP caches are used to, RFC 2616 section 14.21.
+        return 365 * 24 * 3600 if asked and asked == versions.get(filename or "") else age_of(filename)
 
     app.get_send_file_max_age = age  # type: ignore[method-assign]

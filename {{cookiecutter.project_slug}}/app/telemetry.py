@@ -1,26 +1,33 @@
-"""Errors to Sentry, by a setting alone. Traces need no code: `opentelemetry-instrument gunicorn web:app`."""
+"""Errors to Sentry, by a setting alone. Traces need no code: docs/observability.md."""
 
-from app.logs import hide
-from config import Settings, project_version
+from app import logs
+from config import Settings, mask, project_version
 
 
 def start(settings: Settings) -> None:
-    """Send errors, if the settings name a receiver; raises `ConfigError` if the package is not installed."""
+    """Send errors, if the settings say where. Sentry has to be told before the queue's broker is made.
+
+    Raises:
+        ConfigError: the package is not installed, or the address is wrong.
+    """
     if not (dsn := settings.telemetry.sentry_dsn):
         return
     try:
         import sentry_sdk
         from sentry_sdk.integrations.dramatiq import DramatiqIntegration
-    except ModuleNotFoundError as error:
-        reason = f"{error.name} is not installed; run `make lock EXTRAS=sentry && make setup`"
-        raise settings.wrong("telemetry.sentry_dsn", dsn, reason) from None
-    sentry_sdk.init(
-        dsn,
-        release=f"{settings.app.slug}@{project_version(settings.root)}",
-        environment=settings.environment,
-        send_default_pii=False,
-        include_local_variables=False,
-        max_request_body_size="never",
-        before_send=lambda event, _hint: hide(event),
-        integrations=[DramatiqIntegration()],
-    )
+        from sentry_sdk.integrations.logging import ignore_logger
+
+        # It logs what the integration sends, with the job's arguments.
+        ignore_logger("dramatiq.worker.WorkerThread")
+        sentry_sdk.init(
+            dsn,
+            release=f"{settings.app.slug}@{project_version(settings.root)}",
+            environment=settings.environment,
+            include_local_variables=False,
+            max_request_body_size="never",
+            before_send=lambda event, _hint: mask("", {**event, "tags": dict(logs.context.get())}),
+            integrations=[DramatiqIntegration()],
+        )
+    except (ModuleNotFoundError, ValueError) as error:
+        hint = "; run `make add PACKAGE=sentry-sdk && make setup`" if isinstance(error, ModuleNotFoundError) else ""
+        raise settings.wrong("telemetry.sentry_dsn", dsn, f"{error}{hint}") from None

@@ -184,7 +184,7 @@ def restore(file: Path, folder: Path) -> None:
     click.echo(f"  {here}python main.py appdir make --user {user} --group {group}")
     if done.is_behind:
         click.echo(f"  {here}python main.py db upgrade")
-    click.echo(f"  {here}python main.py doctor")
+    click.echo(f"  {here}python main.py check")
 
 
 def _json(value: Any) -> str:

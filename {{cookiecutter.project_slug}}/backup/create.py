@@ -278,8 +278,8 @@ def _work_folder(work: Path) -> Iterator[Path]:
 
 
 def _prune(newest: Path, existing: list[Path], keep: int) -> list[Path]:
-    """Remove all but so many of them, and never the new one, whatever the clock said when others were made."""
-    others = [path for path in existing if path != newest]
+    """Remove all but so many of them, never the new one, and first those of a later date: their clock was wrong."""
+    others = sorted((path for path in existing if path != newest), key=lambda path: (path < newest, path))
     pruned = others[: max(0, len(others) - keep + 1)]
     for path in pruned:
         path.unlink(missing_ok=True)

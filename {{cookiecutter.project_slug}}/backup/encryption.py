@@ -135,5 +135,5 @@ def _library() -> Any:
     try:
         import pyrage
     except ModuleNotFoundError:
-        raise BackupError("pyrage is not installed; run `make lock EXTRAS=encryption && make setup`") from None
+        raise BackupError("pyrage is not installed; run `make add PACKAGE=pyrage && make setup`") from None
     return pyrage

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from config.appdir import ROOT, AppDir, AppDirError
 from config.loading import SECTIONS, find_app_dir, load, project_release, project_version
-from config.masking import mask
+from config.masking import mask, printable
 from config.safety import require_safe
 from config.settings import Settings
 from config.sources import ConfigError
@@ -26,6 +26,7 @@ __all__ = [
     "find_app_dir",
     "load",
     "mask",
+    "printable",
     "project_release",
     "project_version",
     "require_safe",

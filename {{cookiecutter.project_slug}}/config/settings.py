@@ -13,6 +13,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Limit = Annotated[str, Meta(pattern=r"^\d+ per (\d+ )?(second|minute|hour|day)s?$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -32,8 +33,7 @@ class Database(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: str
     timeout: Seconds
-    pool_size: Positive
-    pool_overflow: Count
+    statement_timeout: Seconds
     echo: bool
 
 
@@ -55,6 +55,7 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True):
     max_deliveries: Positive
     shutdown_timeout: Positive
     poll_interval: Seconds
+    failed_days: Positive
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +80,7 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True):
     cookie_secure: bool
     password_min_length: Positive
     argon2: Argon2
-    rate_limits: dict[str, Text]
+    rate_limits: dict[str, Limit]
     trusted_hosts: list[str]
     max_request_size: Positive
     max_upload_size: Positive

@@ -1,4 +1,4 @@
-"""Commands for migrations: Alembic's own, with errors of one line."""
+"""`main.py db`: Alembic's own commands on the configured database, with errors of one line."""
 
 import click
 
@@ -6,79 +6,33 @@ from config import find_app_dir
 from config.privileges import become_service_user
 
 
-class MigrationGroup(click.Group):
-    """Turns Alembic's errors into lines for people."""
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, no_args_is_help=True
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [OPTIONS]")
+def db(words: tuple[str, ...]) -> None:
+    r"""Migrate the database. COMMAND is one of Alembic's, among them:
 
-    def invoke(self, context: click.Context) -> object:
-        """Run the command; exit 1 with one line if Alembic or the database refuses."""
-        from alembic.util import CommandError
-        from sqlalchemy.exc import DBAPIError
+    \b
+    upgrade             apply all migrations that are new
+    downgrade REVISION  undo migrations down to REVISION; -1 undoes one, base all
+    revision -m TEXT    write a migration from what the models say and the tables lack
+    current             show the revisions that the database is at
+    check               exit with 1 if the models say something that no migration does
+    """
+    from alembic.config import CommandLine
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
 
-        try:
-            return super().invoke(context)
-        except CommandError as error:
-            raise click.ClickException(str(error)) from None
-        except DBAPIError as error:
-            raise click.ClickException(f"database: {error.orig}") from None
+    from database.migrations import alembic_config
 
-
-@click.group(cls=MigrationGroup)
-def db() -> None:
-    """Migrate the database."""
     become_service_user(find_app_dir())
-
-
-@db.command()
-@click.argument("revision", default="head")
-def upgrade(revision: str) -> None:
-    """Apply migrations, up to REVISION or to the newest."""
-    from alembic import command
-
-    from database.migrations import alembic_config
-
-    command.upgrade(alembic_config(), revision)
-    command.current(alembic_config())
-
-
-@db.command(context_settings={"ignore_unknown_options": True})
-@click.argument("revision")
-def downgrade(revision: str) -> None:
-    """Undo migrations, down to REVISION; `-1` undoes one, `base` all."""
-    from alembic import command
-
-    from database.migrations import alembic_config
-
-    command.downgrade(alembic_config(), revision)
-    command.current(alembic_config())
-
-
-@db.command()
-@click.option("-m", "--message", required=True, help="What the revision does, in a few words.")
-@click.option("--empty", is_flag=True, help="Write the steps by hand instead of comparing models and tables.")
-def revision(message: str, empty: bool) -> None:
-    """Write a new migration from what the models say and the tables lack."""
-    from alembic import command
-
-    from database.migrations import alembic_config
-
-    command.revision(alembic_config(), message, autogenerate=not empty)
-
-
-@db.command()
-def current() -> None:
-    """Show the revision that the database is at."""
-    from alembic import command
-
-    from database.migrations import alembic_config
-
-    command.current(alembic_config())
-
-
-@db.command()
-def check() -> None:
-    """Exit with 1 if the models say something that no migration does."""
-    from alembic import command
-
-    from database.migrations import alembic_config
-
-    command.check(alembic_config())
+    alembic = CommandLine("python main.py db")
+    options = alembic.parser.parse_args([*words, "heads"] if words == ("upgrade",) else words)
+    options.autogenerate, options.raiseerr = True, True
+    try:
+        alembic.run_cmd(alembic_config(), options)
+    except CommandError as error:
+        raise click.ClickException(str(error)) from None
+    except DBAPIError as error:
+        raise click.ClickException(f"database: {error.orig}") from None

@@ -1,13 +1,16 @@
 """Alembic's environment: `alembic` and `python main.py db` both run it to reach the configured database."""
 
+import fcntl
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
 
 import svcs
 from alembic import context
-from sqlalchemy import Connection, Engine
+from alembic.ddl.sqlite import SQLiteImpl
+from sqlalchemy import Connection, Engine, Table, text
 
 from app import create_app
 from config import exit_on_problems
@@ -15,19 +18,34 @@ from database import Base
 from database.base import UtcDateTime
 
 
-@contextmanager
-def engine() -> Iterator[Engine]:
-    """The engine the caller passed, else that of the configured service, which imports all models."""
-    if (given := context.config.attributes.get("engine")) is not None:
-        yield given
-        return
-    with exit_on_problems():
-        app = create_app()
-    try:
-        with app.app_context():
-            yield svcs.flask.get(Engine)
-    finally:
-        svcs.flask.close_registry(app)
+class KeepNumbers(SQLiteImpl):
+    """SQLite alters a table by copying it. The copy keeps AUTOINCREMENT, so that no row gets a number a second time."""
+
+    __dialect__ = "sqlite"
+
+    def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
+        super().prep_table_for_batch(batch_impl, table)
+        copy, made = batch_impl.new_table, text("SELECT sql FROM sqlite_master WHERE name = :table")
+        names = {"table": table.name, "copy": copy.name}
+        if self.connection and "AUTOINCREMENT" in str(self.connection.scalar(made, names)):
+            copy.dialect_options["sqlite"]["autoincrement"] = True
+            last = text("INSERT INTO sqlite_sequence SELECT :copy, seq FROM sqlite_sequence WHERE name = :table")
+            self.connection.execute(last, names)
+
+
+def take_turn(connection: Connection, stack: ExitStack) -> None:
+    """Wait until no other process migrates this database. The wait and the migration may take as long as they need."""
+    if connection.dialect.name == "postgresql":
+        connection.connection.driver_connection.patience = None  # type: ignore[union-attr]
+        for statement in ("SET statement_timeout = 0", "SET lock_timeout = 0", "SELECT pg_advisory_lock(1)"):
+            connection.exec_driver_sql(statement)
+    else:
+        folder = os.open(Path(str(connection.engine.url.database)).parent, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        # Otherwise, dropping a table that was copied would delete the rows that refer to it.
+        connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
+    connection.commit()
 
 
 def render_item(kind: str, item: object, _context: object) -> str | Literal[False]:
@@ -35,12 +53,28 @@ def render_item(kind: str, item: object, _context: object) -> str | Literal[Fals
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
-def run(connection: Connection | None, dialect_name: str) -> None:
-    """Migrate through `connection`; without one, print the SQL (`--sql`)."""
+# Which revisions run is news for whoever migrates; the rest is noise.
+migrations = logging.getLogger("alembic.runtime.migration")
+migrations.setLevel(logging.INFO)
+migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
+with ExitStack() as stack:
+    engine, connection = context.config.attributes.get("engine"), None
+    if engine is None:
+        with exit_on_problems():
+            app = create_app()  # This imports all models.
+        stack.callback(svcs.flask.close_registry, app)
+        with app.app_context():
+            engine = svcs.flask.get(Engine)
+    if not context.is_offline_mode():
+        connection = stack.enter_context(engine.connect())
+        # No session may get a connection that checks no references, or waits for ever.
+        stack.callback(connection.invalidate)
+        take_turn(connection, stack)
     context.configure(
         connection=connection,
-        dialect_name=dialect_name,
+        dialect_name=engine.dialect.name,
         target_metadata=Base.metadata,
+        compare_server_default=True,
         # SQLite alters a table by copying it; this writes such steps where they are needed.
         render_as_batch=True,
         render_item=render_item,
@@ -51,20 +85,3 @@ def run(connection: Connection | None, dialect_name: str) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-
-
-with engine() as target:
-    # Which revisions run is news for whoever migrates, and noise in the logs of a web server.
-    migrations = logging.getLogger("alembic.runtime.migration")
-    migrations.setLevel(logging.INFO)
-    migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
-    if context.is_offline_mode():
-        run(None, target.dialect.name)
-    else:
-        with target.connect() as connection:
-            if target.dialect.name == "sqlite":
-                # Dropping a table that is being copied would delete the rows that refer to it. The connection is
-                # detached, so that it is closed afterwards and never handed to a session.
-                connection.detach()
-                connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
-            run(connection, target.dialect.name)

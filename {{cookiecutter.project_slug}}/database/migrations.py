@@ -33,7 +33,7 @@ def revisions() -> tuple[str, ...]:
 
 def applied(engine: Engine) -> frozenset[str]:
     """The revisions that the database is at; none if it was never migrated."""
-    with engine.connect().execution_options(read_only=True) as connection:
+    with engine.connect() as connection:
         return frozenset(MigrationContext.configure(connection).get_current_heads())
 
 
@@ -43,7 +43,7 @@ def pending(engine: Engine) -> bool:
     return found != heads() and found <= set(revisions())
 
 
-def upgrade(engine: Engine, revision: str = "head") -> None:
+def upgrade(engine: Engine, revision: str = "heads") -> None:
     """Bring the database up to `revision`."""
     command.upgrade(alembic_config(engine), revision)
 

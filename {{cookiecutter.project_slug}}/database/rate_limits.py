@@ -1,93 +1,60 @@
-"""Counts of rate-limited requests, kept in the database so that all processes count together."""
-
-import time
+"""Counts of rate-limited requests, kept in the database: all processes count together, and a deploy resets nothing."""
 
 from limits.storage import Storage
-from sqlalchemy import Engine, String, case, delete, select
+from sqlalchemy import Engine, Executable, String, and_, case, delete, exc, not_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from database.base import Base
-from database.engine import sessions
+from database.base import Base, database_time, utc_now
 
 
 class RateLimit(Base):
-    """Hits of one key in its window. `expires` is in seconds since the epoch."""
+    """Hits of a key from `started` to `expires`, in seconds since the epoch. None count that start in the future."""
 
     __tablename__ = "rate_limit"
-
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     hits: Mapped[int]
-    expires: Mapped[float] = mapped_column(index=True)
+    started: Mapped[float]
+    expires: Mapped[float]
+
+
+NOW = database_time()
+RUNS = and_(RateLimit.started <= NOW, RateLimit.expires > NOW)
+REMOVE_EXPIRED = delete(RateLimit).where(not_(RUNS))
 
 
 class DatabaseStorage(Storage):
-    """Fixed windows in `rate_limit`, for Flask-Limiter as `database://`.
-
-    Each count is a transaction of its own, since a request that is rolled back has been made all the same.
-    It must therefore run before the request's own session writes; SQLite has one writer at a time.
-    """
+    """Fixed windows, for Flask-Limiter as `database://`. A hit stays counted when its request is rolled back."""
 
     STORAGE_SCHEME = ["database"]  # noqa: RUF012  (typed by the base class)
+    base_exceptions = exc.SQLAlchemyError
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, engine: Engine) -> None:
         super().__init__(uri, wrap_exceptions)
-        self.transaction = sessions(engine)
-        self.reading = sessions(engine, read_only=True)
-        self.insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """What a failing database raises."""
-        return SQLAlchemyError
+        self.engine = engine
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Add hits to a key, which starts anew when its window of `expiry` seconds has ended."""
-        now = time.time()
-        new = self.insert(RateLimit).values(key=key, hits=amount, expires=now + expiry)
-        over = RateLimit.expires <= now
-        counted = new.on_conflict_do_update(
-            index_elements=[RateLimit.key],
-            set_={
-                "hits": case((over, new.excluded.hits), else_=RateLimit.hits + amount),
-                "expires": case((over, new.excluded.expires), else_=RateLimit.expires),
-            },
-        ).returning(RateLimit.hits)
-        with self.transaction.begin() as session:
-            return session.scalars(counted).one()
+        dialect = sqlite if self.engine.dialect.name == "sqlite" else postgresql
+        new = dialect.insert(RateLimit).values(key=key, hits=amount, started=NOW, expires=NOW + expiry)
+        old = {"hits": RateLimit.hits + amount, "started": RateLimit.started, "expires": RateLimit.expires}
+        kept = {name: case((RUNS, value), else_=new.excluded[name]) for name, value in old.items()}
+        return int(self._number(new.on_conflict_do_update(index_elements=["key"], set_=kept).returning(RateLimit.hits)))
 
     def get(self, key: str) -> int:
-        """Hits in the running window."""
-        query = select(RateLimit.hits).where(RateLimit.key == key, RateLimit.expires > time.time())
-        with self.reading() as session:
-            return session.scalar(query) or 0
+        return int(self._number(select(RateLimit.hits).where(RateLimit.key == key, RUNS)))
 
     def get_expiry(self, key: str) -> float:
-        """When the window ends, in seconds since the epoch; now if none runs."""
-        now = time.time()
-        query = select(RateLimit.expires).where(RateLimit.key == key, RateLimit.expires > now)
-        with self.reading() as session:
-            return session.scalar(query) or now
+        return self._number(select(RateLimit.expires).where(RateLimit.key == key, RUNS)) or utc_now().timestamp()
 
     def check(self) -> bool:
-        """Whether the table can be read."""
-        with self.reading() as session:
-            session.execute(select(RateLimit.key).limit(1))
-        return True
+        return self.get("") == 0
 
-    def reset(self) -> int:
-        """Forget all counts."""
-        with self.transaction.begin() as session:
-            return len(session.scalars(delete(RateLimit).returning(RateLimit.key)).all())
+    def reset(self) -> None:
+        self._number(delete(RateLimit).returning(RateLimit.hits))
 
     def clear(self, key: str) -> None:
-        """Forget one key's count."""
-        with self.transaction.begin() as session:
-            session.execute(delete(RateLimit).where(RateLimit.key == key))
+        self._number(delete(RateLimit).where(RateLimit.key == key).returning(RateLimit.hits))
 
-
-def remove_expired(session: Session) -> int:
-    """Delete windows that have ended; returns how many."""
-    expired = delete(RateLimit).where(RateLimit.expires <= time.time())
-    return len(session.scalars(expired.returning(RateLimit.key)).all())
+    def _number(self, statement: Executable) -> float:
+        with self.engine.begin() as connection:
+            return float(connection.scalar(statement) or 0)

@@ -184,5 +184,5 @@ def _library(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        command = f"make lock EXTRAS={extra} && make setup"
+        command = f"make add PACKAGE={error.name} && make setup"
         raise ValueError(f"it needs {error.name}, of the extra {extra}; run: {command}") from None

@@ -7,10 +7,11 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from html.parser import HTMLParser
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import svcs
 from flask import Flask, request
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
@@ -32,6 +33,7 @@ from app.accounts.passwords import hash_password
 from app.services import transaction
 from config import ROOT, AppDir, Settings, load
 from database import connect
+from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
 from database.migrations import upgrade
 from storage.disks import Disks
@@ -214,6 +216,17 @@ def work(app: Flask) -> Callable[[], int]:
 
 
 @pytest.fixture
+def tomorrow(app: Flask) -> Callable[[], None]:
+    """Makes the jobs due that wait for a day, such as removals of files."""
+
+    def tomorrow() -> None:
+        with transaction(app) as session:
+            session.execute(update(QueueMessage).values(due=QueueMessage.due - 86_400))
+
+    return tomorrow
+
+
+@pytest.fixture
 def disks(app: Flask) -> Disks:
     """The service's disks, in the test's own folder."""
     with app.app_context():
@@ -221,13 +234,12 @@ def disks(app: Flask) -> Disks:
 
 
 @pytest.fixture
-def last_commit_fails(app: Flask, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
-    """While it is entered, a request that uploads is rolled back after its file was stored."""
-    original, commits = Session.commit, count(1)
+def commit_fails(app: Flask, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[None]:
+    """While it is entered, requests that write are rolled back at their end, as on a full disk."""
+    original = Session.commit
 
     def commit(session: Session) -> None:
-        # The first one comes before the file is stored, so that nobody waits for the database meanwhile.
-        if request and request.method == "POST" and next(commits) == 2:
+        if request.method == "POST":
             raise OperationalError("COMMIT", None, Exception("the disk is full"))
         original(session)
 
@@ -249,13 +261,17 @@ def session(app: Flask) -> Iterator[Session]:
 
 
 def run_jobs() -> int:
-    """Let a worker of the last app run until the queue is empty; returns how many jobs have failed."""
+    """Let a worker of the last app run the jobs that are due within an hour; returns how many have failed."""
     broker = dramatiq.get_broker()
     assert isinstance(broker, DatabaseBroker)
+    due = select(func.count()).where(~QueueMessage.dead, QueueMessage.due < database_time() + 3600)
     worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
     worker.start()
+    deadline = time.monotonic() + 20
     try:
-        broker.join("default", timeout=20_000)
+        while broker.rows(due)[0][0]:
+            assert time.monotonic() < deadline, "jobs are left"
+            time.sleep(0.01)
     finally:
         worker.stop()
     return int(broker.rows(select(func.count()).where(QueueMessage.dead))[0][0])
@@ -265,11 +281,6 @@ def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def without_seconds(text: str) -> str:
-    """A text that calls what is seconds ago "now": how many there are depends on the machine."""
-    return re.sub(r"\b\d+ s ago", "now", text)
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

@@ -90,7 +90,7 @@ def test_restore_works_without_an_installation_and_says_what_comes_next(
     result = run("restore", backup, "--to", tmp_path / "restored")
     assert result.exit_code == 0, result.output
     assert "next:" in result.stdout
-    for command in ("appdir make --user", "doctor"):
+    for command in ("appdir make --user", "check"):
         assert f"APP_DIR={tmp_path / 'restored'} python main.py {command}" in result.stdout
     assert (tmp_path / "restored/data/app.sqlite3").exists()
 

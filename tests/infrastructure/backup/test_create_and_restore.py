@@ -173,7 +173,7 @@ def test_only_so_many_backups_of_this_application_stay(settings: Settings, tmp_p
     place = tmp_path / "backups"
     place.mkdir()
     slug = settings.app.slug
-    own = [f"{slug}-20240101T000000Z.tar.gz", f"{slug}-20240102T000000Z.tar", f"{slug}-20990101T000000Z.tar.gz"]
+    own = [f"{slug}-2024010{day}" for day in ("1T000000Z.tar.gz", "2T000000Z.tar", "3T000000Z.tar.gz")]
     others = [
         f"{slug}-20240101T000000Z.tar.gz.asc",
         f"{slug}-copy.tar.gz",
@@ -187,7 +187,15 @@ def test_only_so_many_backups_of_this_application_stay(settings: Settings, tmp_p
     assert [path.name for path in done.pruned] == own[:2]
     assert {path.name for path in backups_in(place, slug)} == {own[2], done.path.name}
     assert {path.name for path in place.iterdir()} > set(others)
-    assert create(settings, place, keep=1).pruned == [done.path, place / own[2]]
+    assert create(settings, place, keep=1).pruned == [place / own[2], done.path]
+
+
+def test_a_backup_of_a_wrong_date_pushes_out_no_good_one(settings: Settings) -> None:
+    wrong = [settings.app_dir.backups / f"{settings.app.slug}-2099010{day}T000000Z.tar.gz" for day in range(1, 4)]
+    for path in wrong:
+        path.touch()
+    done = [create(settings, keep=3) for _ in range(4)]
+    assert [path for one in done for path in one.pruned] == [*wrong, done[0].path]
 
 
 def test_what_a_killed_run_has_left_is_removed_by_the_next_one(settings: Settings) -> None:

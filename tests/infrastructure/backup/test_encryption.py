@@ -77,7 +77,7 @@ def test_the_standard_tool_reads_it_by_hand(settings: Settings, tmp_path: Path) 
 
 def test_a_missing_library_is_one_line(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyrage", None)
-    with pytest.raises(BackupError, match=r"pyrage is not installed; run `make lock EXTRAS=encryption && make setup`"):
+    with pytest.raises(BackupError, match=r"pyrage is not installed; run `make add PACKAGE=pyrage && make setup`"):
         create(settings)
     assert [place.name for place in settings.app_dir.backups.iterdir()] == ["old.tar.gz"]
 

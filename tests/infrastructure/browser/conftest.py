@@ -3,14 +3,15 @@
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
-# Milliseconds: more than it takes a page that renews itself to do so twice.
+# Milliseconds, for a machine that is busy.
 expect.set_options(timeout=20_000)
 
 
@@ -55,3 +56,14 @@ def page(browser: Browser, address: str, complaints: list[str]) -> Iterator[Page
         page.on("pageerror", lambda error: complaints.append(str(error)))
         yield page
     assert complaints == []
+
+
+@pytest.fixture
+def accessible() -> Callable[[Page], list[str]]:
+    """What axe finds wrong with a page: the rule and the element."""
+
+    def check(page: Page) -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+    return check

@@ -1,7 +1,4 @@
-"""Workers as processes of their own, jobs that write down what they do, and the chaos that they have to survive.
-
-`chaos` is for benchmarks too.
-"""
+"""Workers as processes of their own, and jobs that write down what they do. `chaos` is for benchmarks too."""
 
 import multiprocessing
 import os
@@ -19,66 +16,16 @@ from typing import Any
 
 import dramatiq
 import dramatiq.worker
+from sqlalchemy import func, select
 
 from database import connect
-from database.broker import TableBroker
-from database.broker_url import open_broker
-from database.messages import DEAD, MessageTable
+from database.broker import DatabaseBroker, QueueMessage
+from database.server_brokers import open_server_broker
 
 # A process that has imported everything and waits to be forked: a worker starts in a few hundredths of a second.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "database.redis_broker", "database.rabbitmq_broker", "psycopg"])
+CONTEXT.set_forkserver_preload([__name__, "dramatiq.brokers.redis", "dramatiq.brokers.rabbitmq", "psycopg"])
 PATIENCE = 60
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where messages wait, and the folder in which jobs write down what they do."""
-
-    database: str
-    queue: str
-    folder: Path
-    lease: float = 30
-    max_deliveries: int = 3
-
-    @contextmanager
-    def open(self, declare: "Callable[[TableBroker, Place], object] | None" = None) -> Iterator[TableBroker]:
-        """A broker, which is closed in the end."""
-        engine = connect(self.database)
-        table = MessageTable(engine, lease=self.lease, max_deliveries=self.max_deliveries)
-        broker = open_broker(self.queue, table, poll_interval=0.02)
-        (declare or declare_jobs)(broker, self)
-        yield broker
-        broker.close()
-        engine.dispose()
-
-    def send(self, actor: str, *numbers: int, delay: int | None = None, **kwargs: Any) -> None:
-        """Send jobs as another process would."""
-        with self.open() as broker:
-            for number in numbers:
-                broker.get_actor(actor).send_with_options(args=(number,), kwargs=kwargs, delay=delay)
-
-    def note(self, what: str, number: int) -> None:
-        """Add a line, in one write, so that lines of several processes do not mix."""
-        line = f"{what} {number} {os.getpid()} {threading.get_ident()} {time.monotonic()}\n"
-        journal = os.open(self.folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(journal, line.encode())
-        os.close(journal)
-
-    def notes(self) -> "list[Note]":
-        """All lines, the oldest first."""
-        journal = self.folder / "journal"
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        fields = (line.split() for line in lines)
-        return [Note(what, int(job), int(pid), int(thread), float(at)) for what, job, pid, thread, at in fields]
-
-    def numbers(self, what: str) -> list[int]:
-        """The jobs of which this was noted."""
-        return [note.number for note in self.notes() if note.what == what]
-
-    def release(self) -> None:
-        """Let the jobs end that wait for it."""
-        (self.folder / "released").touch()
 
 
 @dataclass(frozen=True)
@@ -89,10 +36,58 @@ class Note:
     number: int
     process: int
     thread: int
-    at: float
 
 
-def declare_jobs(broker: TableBroker, place: Place) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where messages wait, and the folder in which jobs write down what they do."""
+
+    database: str
+    folder: Path
+    queue: str = ""
+    lease: float = 30
+
+    @contextmanager
+    def open(self) -> Iterator[dramatiq.Broker]:
+        """A broker with jobs, which is closed in the end."""
+        engine = connect(self.database)
+        if self.queue:
+            broker = open_server_broker(self.queue, lambda: None, lease=self.lease)
+        else:
+            broker = DatabaseBroker(engine, lambda: None, lease=self.lease, poll_interval=0.02)
+        declare_jobs(broker, self)
+        yield broker
+        broker.close()
+        engine.dispose()
+
+    def send(self, actor: str, *numbers: int, **options: Any) -> None:
+        """Send jobs as another process would."""
+        with self.open() as broker:
+            for number in numbers:
+                broker.get_actor(actor).send_with_options(args=(number,), **options)
+
+    def note(self, what: str, number: int) -> None:
+        """Add a line, in one write, so that lines of several processes do not mix."""
+        journal = os.open(self.folder / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(journal, f"{what} {number} {os.getpid()} {threading.get_ident()}\n".encode())
+        os.close(journal)
+
+    def notes(self) -> list[Note]:
+        """All lines, the oldest first."""
+        journal = self.folder / "journal"
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        return [Note(what, *map(int, numbers)) for what, *numbers in map(str.split, lines)]
+
+    def numbers(self, what: str) -> list[int]:
+        """The jobs of which this was noted."""
+        return [note.number for note in self.notes() if note.what == what]
+
+    def release(self) -> None:
+        """Let the jobs end that wait for it."""
+        (self.folder / "released").touch()
+
+
+def declare_jobs(broker: dramatiq.Broker, place: Place) -> None:
     """The jobs that processes run."""
 
     def work(number: int, seconds: float = 0) -> None:
@@ -121,7 +116,6 @@ def declare_jobs(broker: TableBroker, place: Place) -> None:
 def run_worker(place: Place, threads: int, grace: float) -> None:
     """What a worker's process does, until SIGTERM."""
     dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 0.1
-    dramatiq.worker.POST_PROCESS_MESSAGE_RETRY_DELAY_SECS = 0.1  # type: ignore[assignment]
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with place.open() as broker:
@@ -161,10 +155,8 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.running:
-            process.kill()
-        for process in self.running:
-            process.join(PATIENCE)
+        for process in list(self.running):
+            self.kill(process)
 
 
 def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> None:
@@ -177,35 +169,24 @@ def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> N
 
 @dataclass(frozen=True)
 class Damage:
-    """What chaos has done: to jobs, by their numbers."""
+    """What chaos has done: jobs that never ended, that ran twice in processes that lived, or that were set aside."""
 
     lost: list[int]
-    """They never ended."""
     repeated: list[int]
-    """They ran more than once."""
-    unexplained: list[int]
-    """They ran more often than because they were running when their worker was killed."""
     set_aside: int
-    seconds: float
+    kills: int
 
 
 def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int = 2, seed: int = 0) -> Damage:
-    """Run many short jobs, kill workers at random moments meanwhile and start others; returns what that has done.
-
-    The table has to exist and the queue to be empty.
-    """
+    """Run many short jobs from an empty queue, and kill workers at random moments meanwhile."""
     dice = random.Random(seed)
-    began = time.monotonic()
     killed: set[int] = set()
     with place.open() as sender, Workers(place) as running:
         for number in range(jobs):
             sender.get_actor("work").send(number, dice.uniform(0, 0.03))
         # After how many jobs a worker is killed: that spreads the kills over all the work, however fast it is.
         moments = sorted(dice.randrange(jobs) for _ in range(kills))
-        progress, seen = time.monotonic(), 0
-        while (ended := len(set(place.numbers("end")))) < jobs and time.monotonic() < progress + PATIENCE:
-            if ended > seen:
-                progress, seen = time.monotonic(), ended
+        while (ended := len(set(place.numbers("end")))) < jobs or moments:
             running.keep(workers, threads=threads)
             time.sleep(dice.uniform(0, 0.04))
             if moments and moments[0] <= ended:
@@ -213,19 +194,17 @@ def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int
                 victim = dice.choice(running.running)
                 killed.add(victim.pid or 0)
                 running.kill(victim)
-        # What has ended is acknowledged a moment later; what is left would run again.
-        eventually(lambda: not sender.table.count("default"), place.lease * 10)
-        set_aside = sender.table.count("default", DEAD)
+        # What has ended is deleted a moment later; what is left would run again.
+        sender.join("default", timeout=PATIENCE * 1000)
+        set_aside = 0
+        if isinstance(sender, DatabaseBroker):
+            set_aside = sender.rows(select(func.count()).select_from(QueueMessage))[0][0]
     notes = place.notes()
-    starts = Counter(note.number for note in notes if note.what == "start")
     ends = {note.number for note in notes if note.what == "end"}
-    # A thread has one job at a time, which is running until its thread starts another one.
-    last = {(note.process, note.thread): note.number for note in notes if note.process in killed}
-    may_repeat = Counter(last.values())
+    lived = Counter(note.number for note in notes if note.what == "start" and note.process not in killed)
     return Damage(
         lost=[number for number in range(jobs) if number not in ends],
-        repeated=[number for number in range(jobs) if starts[number] > 1],
-        unexplained=[number for number in range(jobs) if starts[number] > 1 + may_repeat[number]],
+        repeated=[number for number in range(jobs) if lived[number] > 1],
         set_aside=set_aside,
-        seconds=time.monotonic() - began,
+        kills=len(killed),
     )

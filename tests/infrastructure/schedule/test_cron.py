@@ -1,7 +1,7 @@
-"""When a schedule is due, by its cron line, its time zone and what it wants of missed slots."""
+"""When a schedule is due, in its time zone and across changes of the clock."""
 
-import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import dramatiq
@@ -10,20 +10,24 @@ from dramatiq.brokers.stub import StubBroker
 
 from config import ConfigError
 from database import schedule
-from database.schedule import CatchUp, Schedule, scheduled
+from database.schedule import Schedule, scheduled
+
+
+@pytest.fixture(autouse=True)
+def own_schedules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "SCHEDULES", {})
 
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-@dramatiq.actor(broker=StubBroker())
-def report(slot: str) -> None:
-    """A job that nobody runs."""
+def actor() -> dramatiq.Actor[..., Any]:
+    return dramatiq.actor(actor_name="report", broker=StubBroker())(lambda slot: None)
 
 
-def make(cron: str, timezone: str = "UTC", catch_up: CatchUp = "latest") -> Schedule:
-    return Schedule(report, cron, ZoneInfo(timezone), catch_up, timedelta(0))
+def make(cron: str, timezone: str = "UTC") -> Schedule:
+    return Schedule("report", actor(), cron, ZoneInfo(timezone), catch_up=True)
 
 
 def test_the_next_slot_follows_the_clock_of_the_time_zone() -> None:
@@ -34,7 +38,8 @@ def test_the_next_slot_follows_the_clock_of_the_time_zone() -> None:
         ("0 3 * * *", "Europe/Berlin", "2026-07-15 00:59"): "2026-07-15 01:00",
         ("0 9 * * 1", "America/New_York", "2026-01-01 00:00"): "2026-01-05 14:00",
         ("30 2 * * *", "Europe/Berlin", "2026-03-29 00:00"): "2026-03-29 01:00",  # 02:30 does not exist.
-        ("30 2 * * *", "Europe/Berlin", "2026-10-25 00:30"): "2026-10-26 01:30",  # 02:30 exists twice.
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25 00:29"): "2026-10-25 00:30",  # 02:30 exists twice.
+        ("30 2 * * *", "Europe/Berlin", "2026-10-25 00:30"): "2026-10-26 01:30",
         ("30 2 * * *", "Europe/Berlin", "2026-10-25 01:10"): "2026-10-26 01:30",
         ("0 0 29 2 *", "UTC", "2026-01-01 00:00"): "2028-02-29 00:00",
     }
@@ -42,73 +47,55 @@ def test_the_next_slot_follows_the_clock_of_the_time_zone() -> None:
     assert found == {case: at(slot) for case, slot in expected.items()}
 
 
-@pytest.mark.parametrize(("month", "change"), [(3, 29), (10, 25)])
-@pytest.mark.parametrize("catch_up", ["latest", "all"])
-def test_a_daily_slot_is_due_once_a_day_across_a_clock_change(month: int, change: int, catch_up: CatchUp) -> None:
-    daily = make("30 2 * * *", "Europe/Berlin", catch_up)
-    start = datetime(2026, month, change - 1, tzinfo=UTC)
-    since, found = start, []
-    for minutes in range(0, 3 * 24 * 60, 10):
-        now = start + timedelta(minutes=minutes)
-        slots = list(daily.due_slots(since, now))
-        assert daily.next_slot(now) > now
-        since = max([since, *slots])
-        found += slots
-    assert [slot.astimezone(daily.timezone).day for slot in found] == [change - 1, change, change + 1]
-
-
-def test_missed_slots_are_due_as_the_schedule_wants() -> None:
-    expected: dict[tuple[CatchUp, str], list[str]] = {
-        ("none", "12:00:00"): ["12:00"],
-        ("none", "12:00:59"): ["12:00"],
-        ("none", "12:01:00"): [],
-        ("latest", "12:01:00"): ["12:00"],
-        ("all", "12:01:00"): ["10:00", "11:00", "12:00"],
-        ("none", "11:59:59.5"): [],
-        ("latest", "11:59:59.5"): ["11:00"],
-        ("all", "11:59:59.5"): ["10:00", "11:00"],
-        ("latest", "09:59:59"): [],
-        ("all", "09:59:59"): [],
-    }
-    found = {}
-    for catch_up, now in expected:
-        due = make("0 * * * *", catch_up=catch_up).due_slots(at("2026-01-01 09:00"), at(f"2026-01-01 {now}"))
-        found[catch_up, now] = [f"{slot:%H:%M}" for slot in due]
-    assert found == expected
-
-
 @pytest.mark.parametrize(
-    ("what", "when", "timezones"),
+    ("timezone", "change"),
     [
-        ("a cron line", ["", "* * * *", "61 * * * *", "0 0 31 2 *", "hourly", "0 * * * * *"], ["UTC"]),
-        ("an interval", [timedelta(0), timedelta(seconds=-1), timedelta(milliseconds=1500)], ["UTC"]),
-        ("a time zone", ["* * * * *"], ["", "Mars/Olympus", "Europe", "../etc/passwd"]),
+        ("Europe/Berlin", "2026-03-29 01:00"),
+        ("Europe/Berlin", "2026-10-25 01:00"),
+        ("America/New_York", "2026-03-08 07:00"),
+        ("America/New_York", "2026-11-01 06:00"),
+        ("Antarctica/Troll", "2026-10-25 01:00"),  # By two hours.
     ],
 )
-def test_what_is_no_schedule_is_refused_with_file_and_line(
-    what: str, when: list[str | timedelta], timezones: list[str]
-) -> None:
-    for line, timezone in itertools.product(when, timezones):
-        with pytest.raises(ConfigError, match=rf"^tests/unit/database/test_cron.py:\d+: .* is not {what}"):
-            scheduled(line, timezone=timezone)
+@pytest.mark.parametrize("cron", ["0 2 * * *", "30 2 * * *", "0 3 * * *", "0,30 0-4 * * *", "*/9 * * * *"])
+def test_the_latest_slot_is_the_one_that_was_next(timezone: str, change: str, cron: str) -> None:
+    due = make(cron, timezone)
+    for minutes in range(-4 * 60, 4 * 60, 15):
+        now = at(change) + timedelta(minutes=minutes)
+        latest, following = due.latest_slot(now), due.next_slot(now)
+        assert latest <= now < following
+        assert (due.next_slot(latest), due.latest_slot(following)) == (following, following)
 
 
-def test_a_wrong_catch_up_is_refused() -> None:
-    with pytest.raises(ConfigError, match="catch_up: found 'last', expected one of none, latest, all"):
-        scheduled("* * * * *", catch_up="last")  # type: ignore[arg-type]
+@pytest.mark.parametrize("change", ["2026-03-29", "2026-10-25"])
+def test_a_daily_slot_is_due_once_a_day_and_a_half_hourly_one_every_half_hour(change: str) -> None:
+    daily, often = make("30 2 * * *", "Europe/Berlin"), make("*/30 * * * *", "Europe/Berlin")
+    first, last = at(change) - timedelta(days=1), at(change) + timedelta(days=2) - timedelta.resolution
+    days = [slot.astimezone(daily.timezone).day for slot in daily.slots(first, last)]
+    assert days == [at(change).day + offset for offset in (-1, 0, 1)]
+    assert len(list(often.slots(first, last))) == 3 * 48
 
 
-def test_an_interval_has_its_slots_at_the_same_times_everywhere() -> None:
-    often = Schedule(report, timedelta(minutes=15), ZoneInfo("UTC"), "all", timedelta(0))
-    assert often.next_slot(at("2026-01-01 10:15")) == at("2026-01-01 10:30")
-    assert often.latest_slot(at("2026-01-01 10:14:59")) == at("2026-01-01 10:00")
-    due = often.due_slots(at("2026-01-01 10:00"), at("2026-01-01 10:45"))
-    assert [f"{slot:%H:%M}" for slot in due] == ["10:15", "10:30", "10:45"]
+def test_a_period_includes_both_its_ends() -> None:
+    slots = make("0 * * * *").slots(at("2026-01-01 10:00"), at("2026-01-01 12:00"))
+    assert [slot.hour for slot in slots] == [10, 11, 12]
 
 
-def test_a_schedule_is_known_by_its_actor_and_the_actor_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schedule, "SCHEDULES", {})
-    assert scheduled("0 3 * * *", timezone="Europe/Berlin", catch_up="all")(report) is report
-    (known,) = schedule.SCHEDULES.values()
-    assert known == make("0 3 * * *", "Europe/Berlin", "all")
-    assert known.name == "report"
+@pytest.mark.parametrize("line", ["", "* * * *", "61 * * * *", "0 0 31 2 *", "0 0 */29 2 MON#5", "hourly"])
+def test_a_wrong_line_is_refused_with_the_name_of_its_job(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tests\.\S+test_cron\.report: found .*, expected five fields.*$"):
+        scheduled(line)(actor())
+    assert not schedule.SCHEDULES
+
+
+@pytest.mark.parametrize("timezone", ["", "Mars/Olympus", "Europe", "../etc/passwd", "/etc/passwd"])
+def test_a_wrong_time_zone_is_refused_with_the_name_of_its_job(timezone: str) -> None:
+    with pytest.raises(ConfigError, match=r"^tests\.\S+test_cron\.report: found .*, and a zone like Europe/Berlin.*$"):
+        scheduled("0 3 * * *", timezone=timezone)(actor())
+
+
+def test_a_schedule_is_known_by_its_actor_which_stays_as_it_is() -> None:
+    report = actor()
+    assert scheduled("0 3 * * *", timezone="Europe/Berlin", catch_up=False)(report) is report
+    expected = Schedule("report", report, "0 3 * * *", ZoneInfo("Europe/Berlin"), catch_up=False)
+    assert list(schedule.SCHEDULES.items()) == [("report", expected)]

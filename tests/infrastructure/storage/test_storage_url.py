@@ -30,7 +30,7 @@ def test_a_library_that_is_missing_is_named_with_what_installs_it(
     for module in ("storage.object_store", "storage.sftp"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(
-        ValueError, match=f"^it needs {library}, of the extra {extra}; run: make lock EXTRAS={extra} && "
+        ValueError, match=rf"^it needs {library}, of the extra {extra}; run: make add PACKAGE={library} && "
     ):
         Storage(url)
 

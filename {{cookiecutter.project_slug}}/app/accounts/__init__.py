@@ -1,4 +1,4 @@
-"""Accounts: register, log in, log out, profile and its picture; and commands for them."""
+"""Accounts: registration, login, profiles with pictures, and the commands of `main.py user`."""
 
 from flask import Flask
 

@@ -1,14 +1,13 @@
-"""Commands for accounts: making them, new passwords, and who is an administrator."""
+"""Commands for accounts: create them, set passwords, and choose administrators."""
 
+import logging
 import os
 import sys
 
 import click
-import structlog
 import svcs
 from flask import current_app
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
@@ -19,116 +18,87 @@ from app.command_line import ServiceGroup, WrongInput, as_json, print_rows
 from app.services import transaction
 from config import Settings
 
-audit = structlog.stdlib.get_logger("app.audit")
-
-PROMPT_NOTE = "The password is asked for twice, or is one line of the standard input if that is no terminal."
+audit = logging.getLogger("app.audit")
 
 
 @click.group(cls=ServiceGroup)
 def user() -> None:
-    """Accounts, and who of them is an administrator."""
-
-
-@user.command(epilog=PROMPT_NOTE)
-@click.argument("name")
-@click.option("--email", default="", help="The address, which may be left out here.")
-@click.option("--admin", is_flag=True, help="Make it an administrator, who may use the page /ops.")
-def create(name: str, email: str, admin: bool) -> None:
-    """Make an account, by the rules of the registration page."""
-    if find_user(_text(name, "the name").strip()):
-        raise WrongInput(f"{name!r}: this name is taken")
-    form = _checked(name, email, _read_password(), "username", "password", *(["email"] if email else []))
-    account = User(
-        username=form.username.data,
-        email=form.email.data or "",
-        password_hash=_hash(form.password.data or ""),
-        is_admin=admin,
-    )
-    try:
-        with transaction(current_app) as session:
-            session.add(account)
-    except IntegrityError:
-        raise WrongInput(f"{account.username}: this name is taken") from None
-    _note("user.create", account, admin=admin)
-    click.echo(f"{account.username}: made{', an administrator' if admin else ''}")
-
-
-@user.command(epilog=PROMPT_NOTE)
-@click.argument("name")
-def password(name: str) -> None:
-    """Give an account another password, and end all its sessions."""
-    found = _find(name)
-    form = _checked(found.username, found.email, _read_password(), "password")
-    hashed = _hash(form.password.data or "")
-    with transaction(current_app):
-        account = _find(name)
-        account.password_hash, account.session_key = hashed, new_session_key()
-    _note("user.password", account)
-    click.echo(f"{account.username}: has a new password, and is logged out everywhere")
+    """Accounts and administrators."""
 
 
 @user.command()
 @click.argument("name")
-@click.option("--remove", is_flag=True, help="It is an administrator no more.")
+@click.option("--email", default="", help="The email address, which is optional here.")
+@click.option("--admin", is_flag=True, help="Give it the rights of an administrator, who may use the page /ops.")
+def create(name: str, email: str, admin: bool) -> None:
+    """Create an account, by the rules of the registration page. Asks for its password."""
+    form, hashed = _ask_for_password(name, email, "username", "password", *(["email"] if email else []))
+    account = User(username=form.username.data, email=form.email.data or "", password_hash=hashed, is_admin=admin)
+    if find_user(account.username):
+        raise WrongInput(f"{account.username!r}: this name is taken")
+    with transaction(current_app) as session:
+        session.add(account)
+    _report("user.create", account, "created as an administrator" if admin else "created", admin=admin)
+
+
+@user.command()
+@click.argument("name")
+def password(name: str) -> None:
+    """Ask for a new password of an account, and end all its sessions."""
+    found = _find(name)
+    _, hashed = _ask_for_password(found.username, found.email, "password")
+    with transaction(current_app):
+        account = _find(name)
+        account.password_hash, account.session_key = hashed, new_session_key()
+    _report("user.password", account, "has a new password and is logged out everywhere")
+
+
+@user.command()
+@click.argument("name")
+@click.option("--remove", is_flag=True, help="Take these rights away.")
 def admin(name: str, remove: bool) -> None:
-    """Make an account an administrator, who may use the page /ops."""
+    """Give an account the rights of an administrator, who may use the page /ops."""
     with transaction(current_app):
         account = _find(name)
         account.is_admin = not remove
-    _note("user.admin", account, admin=account.is_admin)
-    click.echo(f"{account.username}: is {'no' if remove else 'an'} administrator")
+    _report("user.admin", account, f"is {'no' if remove else 'an'} administrator", admin=account.is_admin)
 
 
 @user.command("list")
 @as_json
 def list_users(as_json: bool) -> None:
-    """All accounts, by name."""
+    """List all accounts by name."""
     found = svcs.flask.get(Session).scalars(select(User).order_by(User.username))
     rows = [(row.username, row.is_admin, row.created, row.email) for row in found]
     print_rows(("name", "admin", "created", "email"), rows, as_json=as_json)
 
 
-def _note(action: str, account: User, **fields: bool) -> None:
-    """Who did it is the machine's user: nobody logs in here."""
-    audit.info(action, user=f"uid {os.getuid()}", account=account.username, **fields)
-
-
 def _find(name: str) -> User:
-    account = find_user(_text(name, "the name").strip())
+    account = find_user(name.strip()) if name.isprintable() else None
     if account is None:
         raise WrongInput(f"{name!r}: there is no such account; see: python main.py user list")
     return account
 
 
-def _read_password() -> str:
-    """Never from an argument, which every user of the machine can see."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
-    return _text(sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n"), "the password")
+def _ask_for_password(name: str, email: str, *fields: str) -> tuple[RegisterForm, str]:
+    """A form whose named fields the registration page would accept, and the hash of its password.
 
-
-def _text(value: str, what: str) -> str:
-    """A text that can be stored; Python keeps bytes that are none in halves of characters."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise WrongInput(f"{what} is not UTF-8") from None
-    return value
-
-
-def _checked(name: str, email: str, password: str, *fields: str) -> RegisterForm:
-    """What the registration page would take.
-
-    Raises:
-        WrongInput: it would refuse one of these fields.
+    The password is not an argument of the command, since every user of the machine can read those.
     """
-    answers = MultiDict({"username": name, "email": email, "password": password})
-    form = RegisterForm(answers, meta={"csrf": False})
+    if sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
+    if not f"{name}{email}{password}".isprintable():
+        raise WrongInput("name, address and password must be printable text in UTF-8")
+    form = RegisterForm(MultiDict({"username": name, "email": email, "password": password}), meta={"csrf": False})
     form.validate()
     if problems := [f"{field}: {message}" for field in fields for message in form[field].errors]:
         raise WrongInput("; ".join(problems))
-    return form
+    return form, hash_password(password, svcs.flask.get(Settings).security.argon2)
 
 
-def _hash(password: str) -> str:
-    return hash_password(password, svcs.flask.get(Settings).security.argon2)
+def _report(action: str, account: User, outcome: str, **fields: bool) -> None:
+    """Print the outcome, and log it for the audit under the machine's user, since nobody is logged in here."""
+    audit.info(action, extra={"user": f"uid {os.getuid()}", "account": account.username, **fields})
+    click.echo(f"{account.username}: {outcome}")

@@ -1,4 +1,4 @@
-"""The forms of registration and login."""
+"""The forms of registration, login and pictures."""
 
 from typing import Any
 
@@ -15,22 +15,12 @@ from config import Settings
 LONGEST_PASSWORD = 128
 
 
-def trimmed(value: str | None) -> str | None:
-    """Without white space around it."""
-    return value.strip() if value else value
-
-
-def lowered(value: str | None) -> str | None:
-    """Trimmed, in lower case."""
-    return value.strip().lower() if value else value
-
-
 class RegisterForm(FlaskForm):
     """A new account."""
 
     username = StringField(
         "User name",
-        filters=[lowered],
+        filters=[lambda name: name and name.strip().lower()],
         description="3 to 30 letters, digits, - or _. Everybody can see it.",
         render_kw={"autocomplete": "username", "autocapitalize": "none"},
         validators=[
@@ -40,12 +30,12 @@ class RegisterForm(FlaskForm):
     )
     email = EmailField(
         "Email",
-        filters=[trimmed],
+        filters=[lambda address: address and address.strip()],
         description="Only you can see it.",
         render_kw={"autocomplete": "email"},
         validators=[
             DataRequired("Give your email address."),
-            Length(max=254, message="An email address has at most 254 characters."),
+            Length(max=254, message="Use an email address of at most 254 characters."),
             Regexp(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z", message="This does not look like an email address."),
         ],
     )
@@ -60,17 +50,16 @@ class RegisterForm(FlaskForm):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        shortest = svcs.flask.get(Settings).security.password_min_length
-        self.password.description = f"At least {shortest} characters: a sentence is fine."
+        self.shortest = svcs.flask.get(Settings).security.password_min_length
+        self.password.description = f"At least {self.shortest} characters: a sentence is fine."
 
     def validate_password(self, field: PasswordField) -> None:
         """Long enough, and not one of the other answers."""
         password = field.data or ""
-        shortest = svcs.flask.get(Settings).security.password_min_length
-        if len(password) < shortest:
-            raise ValidationError(f"Use at least {shortest} characters.")
+        if len(password) < self.shortest:
+            raise ValidationError(f"Use at least {self.shortest} characters.")
         if password.lower() in ((self.username.data or "").lower(), (self.email.data or "").lower()):
-            raise ValidationError("Use something else than your name or address.")
+            raise ValidationError("Use something other than your name or address.")
 
 
 class LoginForm(FlaskForm):
@@ -78,7 +67,7 @@ class LoginForm(FlaskForm):
 
     username = StringField(
         "User name",
-        filters=[lowered],
+        filters=[lambda name: name and name.strip().lower()],
         render_kw={"autocomplete": "username", "autocapitalize": "none"},
         validators=[DataRequired("Give your user name."), Length(max=30)],
     )
@@ -89,12 +78,8 @@ class LoginForm(FlaskForm):
     )
 
 
-class LogoutForm(FlaskForm):
-    """Nothing to fill in; it proves that the user asked."""
-
-
 class PictureForm(FlaskForm):
-    """A file that is to be the user's picture."""
+    """A file to become the user's picture."""
 
     picture = FileField(
         "Picture",
@@ -105,13 +90,13 @@ class PictureForm(FlaskForm):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.largest = svcs.flask.get(Settings).security.max_upload_size
-        most = do_filesizeformat(self.largest)
-        self.picture.description = f"JPEG, PNG or WebP, at most {most}. Everybody can see it."
+        self.picture.description = (
+            f"JPEG, PNG or WebP, at most {do_filesizeformat(self.largest)}. Everybody can see it."
+        )
 
     def validate_picture(self, field: FileField) -> None:
-        """A whole picture of a size that can be taken."""
-        most = do_filesizeformat(self.largest)
-        FileSize(self.largest, message=f"Use a file of at most {most}.")(self, field)
+        """A whole picture that is small enough."""
+        FileSize(self.largest, message=f"Use a file of at most {do_filesizeformat(self.largest)}.")(self, field)
         try:
             check_picture(field.data.stream, field.data.mimetype)
         except UnusablePicture as error:

@@ -14,23 +14,23 @@ from database import Base, PrimaryKey, utc_now
 
 
 def new_session_key() -> str:
-    """A random name for a user's sessions, 32 bytes."""
+    """A random name for a user's sessions, of 32 bytes."""
     return secrets.token_urlsafe(32)
 
 
 class User(UserMixin, Base):
-    """Somebody with an account.
+    """A person with an account.
 
-    `username` is lower case and unique. `email` is neither verified nor unique: a unique one would let anybody block
-    somebody else's address, and would tell who has an account.
+    `username` is unique and in lower case. `email` is neither verified nor unique: a unique one would let people block
+    each other's addresses, and would reveal who has an account.
 
-    `session_key` is what session cookies hold. Unlike a row's number it never comes back, so that the cookie of an
-    account that is gone is nobody's, and a new one ends all sessions.
+    `session_key` is what session cookies hold. Unlike a row's number it is never used again, so the cookie of a deleted
+    account opens no other one; a new key ends all of the user's sessions.
 
     `is_admin` opens the page /ops; `python main.py user admin NAME` sets it.
 
-    `picture` is a path on the disk `media`. `picture_upload` names the newest upload until a job has made a picture of
-    it.
+    `picture` is a path on the disk `media`. `picture_upload` names the newest upload until a job has made it the
+    picture.
     """
 
     __tablename__ = "user_account"
@@ -51,7 +51,7 @@ class User(UserMixin, Base):
 
     @property
     def initials(self) -> str:
-        """One or two letters that stand for somebody without a picture."""
+        """One or two letters, shown where there is no picture."""
         return "".join(part[0] for part in re.split("[-_]+", self.username) if part)[:2].upper()
 
 
@@ -62,5 +62,5 @@ def find_user(username: str) -> User | None:
 
 @login_manager.user_loader
 def load_user(session_key: str) -> User | None:
-    """The user that a session belongs to; None if the account is gone or has ended its sessions."""
+    """The user whose session has that key; None if the account is gone or has ended its sessions."""
     return svcs.flask.get(Session).scalar(select(User).where(User.session_key == session_key))

@@ -10,18 +10,19 @@ from config.settings import Argon2
 
 
 def hash_password(password: str, cost: Argon2) -> str:
-    """An argon2id hash with its salt and parameters."""
+    """An argon2id hash, with its salt and parameters."""
     return _hasher(cost).hash(password)
 
 
 def check_password(user: User | None, password: str, cost: Argon2) -> bool:
-    """Whether the password is the user's. It takes as long for nobody as for somebody.
+    """Whether the password is the user's.
 
-    A hash of another cost than today's is renewed in the user's row.
+    It takes as long for an unknown user as for a known one, so that the time does not reveal which names exist. A hash
+    that was made at another cost is replaced.
     """
     hasher = _hasher(cost)
     try:
-        hasher.verify(user.password_hash if user else _nobody(cost), password)
+        hasher.verify(user.password_hash if user else _unknown_users_hash(cost), password)
     except (VerificationError, InvalidHashError):
         return False
     if user and hasher.check_needs_rehash(user.password_hash):
@@ -35,5 +36,5 @@ def _hasher(cost: Argon2) -> PasswordHasher:
 
 
 @cache
-def _nobody(cost: Argon2) -> str:
+def _unknown_users_hash(cost: Argon2) -> str:
     return _hasher(cost).hash("no account has this hash")

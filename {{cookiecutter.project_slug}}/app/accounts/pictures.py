@@ -1,24 +1,22 @@
-"""Profile pictures: checked by what they hold, and made small."""
+"""Profile pictures: checked by their content, and made small."""
 
 import io
 import threading
+from contextlib import suppress
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
-# What is taken, by Pillow's name, with the media type that goes with it.
+# What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-# A few bytes can claim to be a picture that fills the memory. A JPEG is read no larger than it is needed; a WebP takes
-# 16 bytes for each pixel.
+# A few bytes can claim to be a picture that fills the memory. A JPEG is decoded no larger than needed; a WebP takes 16
+# bytes for each pixel.
 MOST_MEGAPIXELS = {"JPEG": 30, "PNG": 12, "WEBP": 12}
-TOO_MANY_PIXELS = (
-    f"This picture has too many pixels: at most {MOST_MEGAPIXELS['JPEG']} million are taken in a JPEG, "
-    f"{MOST_MEGAPIXELS['PNG']} million in others."
-)
-# One picture at a time in each process.
-decoding = threading.Lock()
+TOO_MANY_PIXELS = "This picture has too many pixels: a JPEG may have 30 million, a PNG or WebP 12 million."
 # Pixels along each side of the square that is shown.
 SIDE = 512
+# One picture at a time in each process.
+decoding = threading.Lock()
 
 
 class UnusablePicture(Exception):
@@ -26,15 +24,7 @@ class UnusablePicture(Exception):
 
 
 def check_picture(stream: BinaryIO, media_type: str) -> None:
-    """Refuse a file that is no whole picture, whatever it is called.
-
-    Args:
-        stream: the file.
-        media_type: what the browser says it is.
-
-    Raises:
-        UnusablePicture: it is empty, of another kind, of another kind than it says, damaged, or of too many pixels.
-    """
+    """Raise `UnusablePicture` unless the file is a whole picture of the media type that the browser has named."""
     if not stream.read(1):
         raise UnusablePicture("This file is empty.")
     stream.seek(0)
@@ -52,30 +42,22 @@ def check_picture(stream: BinaryIO, media_type: str) -> None:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UnusablePicture(TOO_MANY_PIXELS) from None
-    except Exception:  # noqa: BLE001  (Pillow's decoders raise what they like for a damaged file)
+    except Exception:  # noqa: BLE001  (Pillow's decoders raise anything for a damaged file)
         raise UnusablePicture("This is not a JPEG, PNG or WebP picture, or it is damaged.") from None
 
 
 def small_picture(stream: BinaryIO) -> bytes:
-    """A square WebP of at most SIDE pixels from the middle of a picture, upright and without what else was in it.
-
-    Cameras write the place where a picture was taken into it.
-    """
-    with decoding, Image.open(stream, formats=tuple(FORMATS)) as image:
-        image.draft("RGB", (SIDE, SIDE))
-        upright = _upright(image)
-        if upright.mode == "I;16":
-            # Converted at once, all but the darkest greys would be white.
-            upright = upright.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-        upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    side = min(SIDE, *upright.size)
+    """A square WebP of at most SIDE pixels, cut from the middle, upright, and without metadata such as the place."""
+    with decoding, Image.open(stream, formats=tuple(FORMATS)) as opened:
+        opened.draft("RGB", (SIDE, SIDE))
+        image: Image.Image = opened
+        with suppress(Exception):  # What a camera has written beside the picture may be damaged.
+            image = ImageOps.exif_transpose(opened)
+        if image.mode == "I;16":
+            # Converted directly, all but the darkest greys would turn white.
+            image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     file = io.BytesIO()
-    ImageOps.fit(upright, (side, side)).save(file, "WEBP", quality=85, exif=b"", xmp=b"")
+    side = min(SIDE, *image.size)
+    ImageOps.fit(image, (side, side)).save(file, "WEBP", quality=85, exif=b"", xmp=b"")
     return file.getvalue()
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001  (as above; what a camera wrote beside the picture need not be whole)
-        return image

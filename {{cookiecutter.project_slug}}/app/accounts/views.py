@@ -5,40 +5,36 @@ import shutil
 from datetime import timedelta
 
 import svcs
-from flask import Blueprint, abort, flash, redirect, render_template, session, url_for
+from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required, login_user, logout_user
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
-from werkzeug.wrappers import Response
 
-from app.accounts.forms import LoginForm, LogoutForm, PictureForm, RegisterForm
-from app.accounts.jobs import UPLOADS, make_picture, remove_file
+from app.accounts.forms import LoginForm, PictureForm, RegisterForm
+from app.accounts.jobs import UPLOADS, make_picture
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import check_password, hash_password
-from app.extensions import accepts_files, limiter, login_manager, rate_limit
+from app.extensions import accepts_files, login_manager, rate_limited
+from app.removals import remove_later
 from config import Settings
 from storage.disks import Disks
 
 blueprint = Blueprint("accounts", __name__, template_folder="templates")
 login_manager.login_view = "accounts.login"
 
-TOO_MANY = "These were too many attempts. Please wait a while."
-Page = str | Response | tuple[str, int]
-
 
 @blueprint.route("/register", methods=["GET", "POST"])
-@limiter.limit(lambda: rate_limit("register"), methods=["POST"], error_message=TOO_MANY)
-def register() -> Page:
-    """Make an account and log in."""
+@rate_limited("register")
+def register() -> ResponseReturnValue:
+    """Create an account and log in."""
     if current_user.is_authenticated:
         return redirect(url_for("index"))
     form = RegisterForm()
     if not form.validate_on_submit():
         return render_template("accounts/register.html", form=form), 422 if form.is_submitted() else 200
-    cost = svcs.flask.get(Settings).security.argon2
-    user = User(
-        username=form.username.data, email=form.email.data, password_hash=hash_password(form.password.data or "", cost)
-    )
+    hashed = hash_password(form.password.data or "", svcs.flask.get(Settings).security.argon2)
+    user = User(username=form.username.data, email=form.email.data, password_hash=hashed)
     database = svcs.flask.get(Session)
     try:
         with database.begin_nested():
@@ -52,8 +48,8 @@ def register() -> Page:
 
 
 @blueprint.route("/login", methods=["GET", "POST"])
-@limiter.limit(lambda: rate_limit("login"), methods=["POST"], error_message=TOO_MANY)
-def login() -> Page:
+@rate_limited("login")
+def login() -> ResponseReturnValue:
     """Log in, and go on to the page that asked for it."""
     if current_user.is_authenticated:
         return redirect(url_for("index"))
@@ -61,8 +57,6 @@ def login() -> Page:
     if not form.validate_on_submit():
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
     user = find_user(form.username.data or "")
-    # Verifying takes long on purpose; nobody else's writes shall wait for it.
-    svcs.flask.get(Session).commit()
     if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
@@ -73,11 +67,10 @@ def login() -> Page:
 
 @blueprint.route("/logout", methods=["GET", "POST"])
 @login_required
-def logout() -> Page:
-    """Ask, then end all sessions of the user: a copy of the cookie is worth nothing afterwards."""
-    form = LogoutForm()
-    if not form.validate_on_submit():
-        return render_template("accounts/logout.html", form=form)
+def logout() -> ResponseReturnValue:
+    """Ask, then end all sessions of the user: a copy of the cookie is worthless afterwards."""
+    if request.method == "GET":
+        return render_template("accounts/logout.html")
     current_user.session_key = new_session_key()
     logout_user()
     session.clear()
@@ -86,8 +79,8 @@ def logout() -> Page:
 
 
 @blueprint.get("/profile/<username>")
-def profile(username: str) -> Page:
-    """What there is to know of a user."""
+def profile(username: str) -> ResponseReturnValue:
+    """The public page of a user."""
     user = find_user(username)
     if user is None:
         abort(404, f"There is no user called {username}.")
@@ -96,13 +89,10 @@ def profile(username: str) -> Page:
 
 @blueprint.route("/picture", methods=["GET", "POST"])
 @accepts_files
-# Before the login is looked up: SQLite has one writer, so a request that writes would wait for itself to be counted.
-@limiter.limit(lambda: rate_limit("picture"), methods=["POST"], error_message=TOO_MANY)
 @login_required
-def picture() -> Page:
-    """Take a new picture; a job makes it small and shows it."""
-    # Checking and storing a file may take long; nobody else's writes shall wait for it.
-    svcs.flask.get(Session).commit()
+@rate_limited("picture")
+def picture() -> ResponseReturnValue:
+    """Store an upload; a job makes it the picture."""
     form = PictureForm()
     if not form.validate_on_submit():
         return render_template("accounts/picture.html", form=form), 422 if form.is_submitted() else 200
@@ -117,23 +107,25 @@ def picture() -> Page:
 
 @blueprint.post("/picture/remove")
 @login_required
-def remove_picture() -> Page:
+def remove_picture() -> ResponseReturnValue:
     """Go back to the initials."""
-    if current_user.picture:
-        remove_file.send("media", current_user.picture)
-    current_user.picture = current_user.picture_upload = None
+    # Locked, because a job may be about to give the user another picture.
+    user = svcs.flask.get(Session).get_one(User, current_user.id, with_for_update=True, populate_existing=True)
+    if user.picture:
+        remove_later("media", user.picture)
+    user.picture = user.picture_upload = None
     flash("Your picture is removed.")
-    return redirect(url_for("accounts.profile", username=current_user.username))
+    return redirect(url_for("accounts.profile", username=user.username))
 
 
 @blueprint.app_template_global()
 def picture_url(user: User) -> str:
-    """Where the picture of a user who has one can be seen, for a day."""
+    """A link to the picture of a user who has one, valid for a day."""
     return svcs.flask.get(Disks)["media"].url(user.picture or "", expires=timedelta(days=1))
 
 
 def _start_session(user: User) -> None:
-    """Log in with a fresh session, so that nothing from before it carries over (OWASP: session fixation)."""
+    """Log in with a fresh session that carries nothing over from before (OWASP: session fixation)."""
     session.clear()
     session.permanent = True
     login_user(user)

@@ -1,9 +1,8 @@
-"""The blog: everybody reads posts, users write them."""
+"""The blog: everybody reads posts, users write, import and export them."""
 
 from flask import Flask
 
-from app.blog.commands import posts
-from app.blog.models import Post, posts_by
+from app.blog.models import Post, latest_posts
 from app.blog.views import blueprint, index
 
 __all__ = ["Post", "register"]
@@ -13,5 +12,4 @@ def register(app: Flask) -> None:
     """Add the feature to `app`, with its index as the front page."""
     app.register_blueprint(blueprint)
     app.add_url_rule("/", "index", index)
-    app.add_template_global(posts_by)
-    app.cli.add_command(posts)
+    app.add_template_global(latest_posts)

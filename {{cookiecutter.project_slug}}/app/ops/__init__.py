@@ -2,12 +2,12 @@
 
 from flask import Flask
 
-from app.ops import jobs
-from app.ops.views import blueprint
+from app.ops import dashboard, jobs, views
 
 __all__ = ["jobs", "register"]
 
 
 def register(app: Flask) -> None:
     """Add the feature to `app`."""
-    app.register_blueprint(blueprint)
+    app.register_blueprint(views.blueprint)
+    app.register_blueprint(dashboard.blueprint)

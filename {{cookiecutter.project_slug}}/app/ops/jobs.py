@@ -1,25 +1,27 @@
 """Jobs that keep the service tidy."""
 
-import logging
+import time
 from datetime import timedelta
 
 import dramatiq
 import svcs
+from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from config import Settings
-from database import rate_limits, schedule, utc_now
+from database import queue_admin, rate_limits, schedule, utc_now
+from database.job_counts import JobCount
 from database.schedule import scheduled
 
-logger = logging.getLogger(__name__)
+TWO_DAYS = 48 * 3600
 
 
 @scheduled("30 3 * * *")
 @dramatiq.actor
-def remove_expired(slot: str) -> None:
-    """Delete what has served its time: rate limits and old slots of schedules."""
-    session = svcs.flask.get(Session)
-    kept = timedelta(days=svcs.flask.get(Settings).schedule.history_days)
-    limits = rate_limits.remove_expired(session)
-    schedule.forget_old(session, utc_now() - kept)
-    logger.info("removed %d rate limits; due %s", limits, slot)
+def remove_expired(slot: str) -> None:  # noqa: ARG001  (every timed job gets its slot)
+    """Delete what is no longer needed: rate limits, old slots of schedules, old failed jobs, counts of jobs."""
+    session, settings = svcs.flask.get(Session), svcs.flask.get(Settings)
+    session.execute(rate_limits.REMOVE_EXPIRED)
+    schedule.forget_old(session, utc_now() - timedelta(days=settings.schedule.history_days))
+    queue_admin.forget_old(session, utc_now() - timedelta(days=settings.queue.failed_days))
+    session.execute(delete(JobCount).where(JobCount.hour < time.time() - TWO_DAYS))

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import dramatiq
 import svcs
 from flask import Blueprint, Response, current_app, jsonify
 from sqlalchemy import Engine
@@ -10,16 +11,12 @@ from sqlalchemy import Engine
 from app.services import UPGRADE
 from config import Settings, project_release, project_version
 
-blueprint = Blueprint("ops", __name__, template_folder="templates")
+blueprint = Blueprint("ops", __name__)
 logger = logging.getLogger(__name__)
 
 
 class PendingMigrations(Exception):
     """The database waits for `python main.py db upgrade`."""
-
-
-# What operators call the services.
-NAMES = {"Engine": "database", "Disks": "storage"}
 
 
 @blueprint.get("/livez")
@@ -41,24 +38,34 @@ def readyz() -> tuple[Response, int]:
         elif not error and name in failing:
             logger.info("ready again: %s", name)
             failing.discard(name)
-    ready = not any(found.values())
+    status, code = ("failed", 503) if any(found.values()) else ("ok", 200)
     results = {name: in_words(error) for name, error in found.items()}
-    status = "ok" if ready else "failed"
-    return jsonify(status=status, checks=results, release=_release()), 200 if ready else 503
+    return jsonify(status=status, checks=results, release=project_release(svcs.flask.get(Settings).root)), code
 
 
 @blueprint.get("/version")
 def version() -> Response:
     """Which service this is, which version of it, and which release on its host."""
     settings = svcs.flask.get(Settings)
-    return jsonify(service=settings.app.slug, version=project_version(settings.root), release=_release())
+    numbers = {"version": project_version(settings.root), "release": project_release(settings.root)}
+    return jsonify(service=settings.app.slug, **numbers)
 
 
 def check_services() -> dict[str, Exception | None]:
     """What is wrong with each part that a request may need; None for one that works."""
+    # What operators call the services.
+    names = {"Engine": "database", "Disks": "storage", type(dramatiq.get_broker()).__name__: "queue"}
     checks: dict[str, Callable[[], None]] = {"migrations": _check_migrations}
-    checks |= {_name(ping): ping.ping for ping in svcs.flask.get_pings()}
-    return {name: _error_of(check) for name, check in checks.items()}
+    for ping in svcs.flask.get_pings():
+        kind = ping.name.rpartition(".")[2]
+        checks[names.get(kind, kind.lower())] = ping.ping
+    found: dict[str, Exception | None] = dict.fromkeys(checks)
+    for name, check in checks.items():
+        try:
+            check()
+        except Exception as error:  # noqa: BLE001  (a part may fail as it likes; the caller tells of it)
+            found[name] = error
+    return found
 
 
 def in_words(error: Exception | None) -> str:
@@ -68,25 +75,8 @@ def in_words(error: Exception | None) -> str:
     return f"failed: {type(error).__name__}" if error else "ok"
 
 
-def _release() -> str | None:
-    return project_release(svcs.flask.get(Settings).root)
-
-
-def _name(ping: svcs.ServicePing) -> str:
-    kind = ping.name.rpartition(".")[2]
-    return "queue" if kind.endswith("Broker") else NAMES.get(kind, kind.lower())
-
-
 def _check_migrations() -> None:
     from database.migrations import pending
 
     if pending(svcs.flask.get(Engine)):
         raise PendingMigrations(UPGRADE)
-
-
-def _error_of(check: Callable[[], None]) -> Exception | None:
-    try:
-        check()
-    except Exception as error:  # noqa: BLE001  (a part may fail as it likes; the caller tells of it)
-        return error
-    return None

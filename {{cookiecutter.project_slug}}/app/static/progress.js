@@ -1,30 +1,31 @@
-// Follows what a page with a progress bar waits for, and loads the page anew once, when it has ended.
+// Follows the transfer that the page shows, and loads the page again once it has ended.
 const pause = 1000;
+const state = document.getElementById("state");
 const bar = document.querySelector("progress");
-const status = document.getElementById("status");
 const count = document.getElementById("count");
 
-function show(progress) {
-  // Screen readers read out what is set, even if it is the same.
-  if (status.textContent !== progress.status) status.textContent = progress.status;
-  if (!progress.total) return;
-  bar.max = progress.total;
-  bar.value = progress.done;
-  count.textContent = `${progress.done} of ${progress.total} posts`;
+function show(transfer) {
+  const words = `${transfer.state[0].toUpperCase()}${transfer.state.slice(1)} …`;
+  // Screen readers read out whatever is set, even if it is the same.
+  if (state.textContent !== words) state.textContent = words;
+  bar.max = transfer.total || 1;
+  bar.value = transfer.done;
+  count.textContent = `${transfer.done} of ${transfer.total}`;
 }
 
 async function follow() {
   try {
     const response = await fetch(location.href, { headers: { Accept: "application/json" } });
-    const progress = response.ok ? await response.json() : null;
-    // Whoever is logged out meanwhile is asked to log in; a server that is only busy is asked again.
-    if (progress?.finished || (response.status >= 400 && response.status < 500 && response.status !== 429)) {
+    const transfer = response.ok ? await response.json() : null;
+    // The page itself says what to do for a user who was logged out; a busy server is asked again.
+    const refused = response.status >= 400 && response.status < 500 && response.status !== 429;
+    if (transfer?.finished || refused) {
       location.reload();
       return;
     }
-    if (progress) show(progress);
+    if (transfer) show(transfer);
   } catch {
-    // Without a network there is nothing to show, until there is one again.
+    // Without a network there is nothing to show.
   }
   setTimeout(follow, pause);
 }

@@ -1,16 +1,10 @@
-"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs.
-
-Revision: 0001_infrastructure
-Follows: nothing
-"""
+"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001_infrastructure"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -20,39 +14,49 @@ def upgrade() -> None:
         sa.Column("queue", sa.String(100), nullable=False),
         sa.Column("actor", sa.String(200), nullable=False),
         sa.Column("message_id", sa.String(36), nullable=False),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("dead", sa.Boolean(), nullable=False),
         sa.Column("due", sa.Double(), nullable=False),
+        sa.Column("wait", sa.Double(), nullable=False),
         sa.Column("owner", sa.String(100), nullable=True),
-        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("returns", sa.Integer(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_queue_message"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_queue_message_due", "queue_message", ["queue", "dead", "due"])
-    op.create_index("ix_queue_message_message_id", "queue_message", ["message_id"])
     op.create_table(
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),
         sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("line", sa.Text(), nullable=False),
         sa.Column("outcome", sa.String(10), nullable=False),
         sa.Column("sent", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished", sa.DateTime(timezone=True), nullable=True),
         sa.Column("message_id", sa.String(36), nullable=True),
         sa.PrimaryKeyConstraint("schedule", "slot", name="pk_schedule_slot"),
     )
-    op.create_index("ix_schedule_slot_sent", "schedule_slot", ["sent"])
     op.create_table(
         "rate_limit",
         sa.Column("key", sa.String(255), nullable=False),
         sa.Column("hits", sa.Integer(), nullable=False),
+        sa.Column("started", sa.Double(), nullable=False),
         sa.Column("expires", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_rate_limit"),
     )
-    op.create_index("ix_rate_limit_expires", "rate_limit", ["expires"])
+    op.create_table(
+        "job_count",
+        sa.Column("hour", sa.BigInteger(), nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("outcome", sa.String(10), nullable=False),
+        sa.Column("jobs", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("hour", "actor", "outcome", name="pk_job_count"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("job_count")
     op.drop_table("rate_limit")
     op.drop_table("schedule_slot")
     op.drop_table("queue_message")

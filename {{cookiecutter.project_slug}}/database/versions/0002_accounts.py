@@ -1,16 +1,10 @@
-"""The accounts of app/accounts/.
-
-Revision: 0002_accounts
-Follows: 0001_infrastructure
-"""
+"""The accounts of app/accounts/, and the imports and exports that users start, of app/transfers.py."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0002_accounts"
 down_revision = "0001_infrastructure"
-branch_labels = None
-depends_on = None
 
 BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -31,7 +25,24 @@ def upgrade() -> None:
         sa.UniqueConstraint("username", name="uq_user_account_username"),
         sa.UniqueConstraint("session_key", name="uq_user_account_session_key"),
     )
+    op.create_table(
+        "transfer",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("owner_id", BIG_INTEGER, nullable=False),
+        sa.Column("disk", sa.String(20), nullable=False),
+        sa.Column("file", sa.String(200), nullable=False),
+        sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("total", sa.Integer(), nullable=False),
+        sa.Column("mistakes", sa.JSON(), nullable=False),
+        sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["owner_id"], ["user_account.id"], name="fk_transfer_owner_id_user_account", ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_transfer"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("transfer")
     op.drop_table("user_account")

@@ -32,13 +32,7 @@ from config import ConfigError
             "QUEUE_URL",
             "sqs://root:hunter2@queue",
             "config/queue.yaml: queue.url: found 'sqs://root:***@queue': "
-            "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/",
-        ),
-        (
-            "QUEUE_URL",
-            "redis://user:hunter2/x@queue:6379/0",
-            "config/queue.yaml: queue.url: found 'redis://user:***@queue:6379/0': "
-            "expected nothing, database:, redis://host:port/0 or amqp://user:password@host:port/",
+            "expected nothing, redis://host:port/0 or amqp://user:password@host:port/",
         ),
         (
             "APP_APP__SECRET_KEY",

@@ -1,7 +1,6 @@
 """Errors, for people and for programs."""
 
 import shutil
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +14,6 @@ from werkzeug.test import TestResponse
 
 import storage
 from app.accounts import User
-from app.services import transaction
 from config import Settings
 from database.migrations import downgrade
 
@@ -173,14 +171,11 @@ def test_a_failed_statement_does_not_fail_the_error_page_too(logged_in: Any) -> 
 
 
 def test_a_request_that_gets_no_connection_gives_up_in_time(make_app: Callable[..., Flask]) -> None:
-    app = make_app(APP_DATABASE__POOL_SIZE="1", APP_DATABASE__POOL_OVERFLOW="0", APP_DATABASE__TIMEOUT="0.05")
-    with transaction(app) as session:
-        session.execute(text("SELECT 1"))
-        answers: list[TestResponse] = []
-        thread = threading.Thread(target=lambda: answers.append(app.test_client().get("/profile/ada")))
-        thread.start()
-        thread.join()
-    assert [answer.status_code for answer in answers] == [503]
+    app = make_app(APP_WEB__THREADS="1", APP_QUEUE__THREADS="1", APP_DATABASE__TIMEOUT="0.05")
+    with app.app_context():
+        engine = svcs.flask.get(Engine)
+    with engine.connect(), engine.connect():
+        assert app.test_client().get("/profile/ada").status_code == 503
 
 
 @pytest.mark.parametrize(

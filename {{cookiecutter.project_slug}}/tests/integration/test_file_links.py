@@ -311,13 +311,10 @@ def test_a_range_beyond_the_file_is_refused_with_its_size(client: Any, link: Lin
         assert (response.status_code, response.data, response.content_length) == (200, b"", 0)
 
 
-def test_a_range_that_need_not_be_understood_gives_the_whole_file(client: Any, link: Link) -> None:
+def test_a_range_that_is_none_or_several_is_refused(client: Any, link: Link) -> None:
     address = link()
-    for asked in (f"bytes=-{SIZE * 2}", "bytes=0-1,5-6", "lines=1-2", "bytes=5-2", "bytes=x", "bytes", "-"):
-        with client.get(address, headers={"Range": asked}) as response:
-            assert (response.status_code, asked) == (200, asked)
-            assert response.data == DATA
-            assert response.content_length == SIZE
+    for asked in ("bytes=0-1,5-6", "bytes=5-2", "bytes=x", "bytes", "-"):
+        assert client.get(address, headers={"Range": asked}).status_code == 416, asked
 
 
 def test_a_range_of_a_file_that_was_replaced_is_the_whole_file(client: Any, link: Link) -> None:

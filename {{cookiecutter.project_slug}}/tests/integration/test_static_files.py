@@ -1,46 +1,46 @@
-"""Which names static files have."""
+"""Which addresses static files have, and for how long browsers keep them."""
 
-import json
-from pathlib import Path
+import re
+from collections.abc import Callable
+from typing import Any
 
-import msgspec
 import pytest
-import svcs
 from flask import Flask
 
-from app import create_app
-from config import Settings
-
-STATIC = ("style.css", "style.1a2b3c4d.css", "icon.svg")
+MakeApp = Callable[..., Flask]
 
 
-@pytest.fixture
-def released(settings: Settings, tmp_path: Path) -> Flask:
-    """The service as it is in a release that has a hashed copy of the style sheet, and of nothing else."""
-    (tmp_path / "static.json").write_text(json.dumps({"style.css": "style.1a2b3c4d.css"}))
-    for name in STATIC:
-        (tmp_path / name).write_text(name)
-    app = create_app(msgspec.structs.replace(settings, root=tmp_path))
-    app.static_folder = str(tmp_path)
-    svcs.flask.close_registry(app)
-    return app
+def linked(client: Any) -> str:
+    """The address of the style sheet, as pages have it."""
+    found = re.search(r'href="(/static/style\.css[^"]*)"', client.get("/login").text)
+    assert found
+    return found[1]
 
 
-def test_in_a_release_pages_link_to_hashed_names(released: Flask) -> None:
-    page = released.test_client().get("/nowhere", headers={"Accept": "text/html"}).text
-    assert 'href="/static/style.1a2b3c4d.css"' in page
-    assert 'href="/static/icon.svg"' in page
+def cached(client: Any, path: str) -> tuple[int | None, bool]:
+    """For how many seconds browsers keep a file, and whether they ask first."""
+    with client.get(path) as response:
+        assert response.status_code == 200
+        return response.cache_control.max_age, bool(response.cache_control.no_cache)
 
 
-def test_browsers_keep_hashed_files_and_ask_for_the_others(released: Flask) -> None:
-    ages = {}
-    for name in STATIC:
-        with released.test_client().get(f"/static/{name}") as response:
-            assert response.get_data(as_text=True) == name
-            ages[name] = (response.cache_control.max_age, bool(response.cache_control.no_cache))
-    assert ages == {"style.css": (None, True), "style.1a2b3c4d.css": (31536000, False), "icon.svg": (None, True)}
+def test_pages_link_to_an_address_that_changes_with_the_content_and_may_be_kept(client: Any) -> None:
+    address = linked(client)
+    assert re.fullmatch(r"/static/style\.css\?v=[0-9a-f]{8}", address)
+    assert cached(client, address) == (31_536_000, False)
 
 
-def test_elsewhere_names_stay_as_they_are(app: Flask) -> None:
-    response = app.test_client().get("/nowhere", headers={"Accept": "text/html"})
-    assert 'href="/static/style.css"' in response.text
+@pytest.mark.parametrize("query", ["", "?v=", "?v=00000000", "?v=None"])
+def test_without_the_right_version_browsers_ask_each_time(client: Any, query: str) -> None:
+    assert cached(client, f"/static/style.css{query}") == (None, True)
+
+
+@pytest.mark.parametrize("path", ["nowhere.css", "../../main.py", "..%2f__init__.py"])
+def test_no_version_leads_to_a_file_that_is_not_static(client: Any, path: str) -> None:
+    assert client.get(f"/static/{path}?v=1").status_code == 404
+
+
+def test_in_development_they_may_change_at_any_time(make_app: MakeApp) -> None:
+    client = make_app(APP_ENV="development").test_client()
+    assert linked(client) == "/static/style.css"
+    assert cached(client, "/static/style.css") == (None, True)

@@ -2,20 +2,21 @@
 
 from typing import Any
 
+import pytest
 from flask import Flask
 
 from app.accounts import User
 from app.services import transaction
 
 
-def test_everybody_sees_the_name_in_any_case(client: Any, user: User) -> None:
-    assert "<h1>ada</h1>" in client.get("/profile/ADA").text
-
-
-def test_only_oneself_sees_the_address(app: Flask, logged_in: Any, user: User, other_user: User) -> None:
+def test_everybody_sees_the_name_and_only_its_owner_the_address(
+    app: Flask, logged_in: Any, user: User, other_user: User
+) -> None:
     assert user.email in logged_in.get("/profile/ada").text
     assert other_user.email not in logged_in.get("/profile/grace").text
-    assert user.email not in app.test_client().get("/profile/ada").text
+    page = app.test_client().get("/profile/ADA").text
+    assert "<h1>ada</h1>" in page
+    assert user.email not in page
 
 
 def test_an_unknown_name_is_not_found_and_not_run(client: Any) -> None:
@@ -31,3 +32,11 @@ def test_names_are_escaped(app: Flask, client: Any) -> None:
     page = client.get("/profile/<i>bob").text
     assert "<h1>&lt;i&gt;bob</h1>" in page
     assert "<i>" not in page
+
+
+@pytest.mark.parametrize(
+    ("username", "initials"),
+    [("grace-hopper", "GH"), ("ada", "A"), ("a_b-c", "AB"), ("x--y", "XY"), ("0-0", "00"), ("abc-", "A"), ("a__", "A")],
+)
+def test_users_without_a_picture_have_initials(username: str, initials: str) -> None:
+    assert User(username=username).initials == initials

@@ -1,4 +1,4 @@
-"""Making an account."""
+"""Creating an account."""
 
 import threading
 from typing import Any
@@ -18,7 +18,7 @@ def accounts(app: Flask) -> list[User]:
         return list(session.scalars(select(User)))
 
 
-def test_who_registers_is_stored_logged_in_and_welcomed(app: Flask, client: Any) -> None:
+def test_a_new_user_is_stored_logged_in_and_welcomed(app: Flask, client: Any) -> None:
     response = client.submit("/register", ADA)
     assert (response.status_code, response.location) == (302, "/")
     assert "Welcome, ada." in client.get("/").text
@@ -26,6 +26,8 @@ def test_who_registers_is_stored_logged_in_and_welcomed(app: Flask, client: Any)
     [user] = accounts(app)
     assert (user.username, user.email) == ("ada", "ada@example.org")
     assert user.password_hash.startswith("$argon2id$")
+    for path in ("/register", "/login"):
+        assert client.get(path).location == "/"
 
 
 def test_a_refused_form_keeps_what_was_typed_except_the_password(app: Flask, client: Any) -> None:
@@ -61,11 +63,6 @@ def test_of_two_who_want_a_name_at_once_one_gets_it(app: Flask) -> None:
         thread.join()
     assert sorted(statuses) == [302, 422]
     assert len(accounts(app)) == 1
-
-
-def test_who_is_logged_in_needs_no_account(logged_in: Any) -> None:
-    assert logged_in.get("/register").location == "/"
-    assert logged_in.get("/login").location == "/"
 
 
 @pytest.mark.parametrize("path", ["/register", "/login"])

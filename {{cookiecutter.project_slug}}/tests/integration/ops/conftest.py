@@ -1,5 +1,9 @@
 """What the tests of the page of administrators share."""
 
+import threading
+from collections.abc import Iterator
+
+import dramatiq
 import pytest
 from flask import Flask
 
@@ -14,3 +18,37 @@ def admin(logged_in: Browser, app: Flask, user: User) -> Browser:
     with transaction(app) as session:
         session.get_one(User, user.id).is_admin = True
     return logged_in
+
+
+@pytest.fixture
+def fragile(app: Flask) -> Iterator[dramatiq.Actor[[str], None]]:
+    """A job that fails because of what it is sent; it is done if that is nothing."""
+
+    @dramatiq.actor(max_retries=0)
+    def fragile(problem: str = "") -> None:
+        if problem:
+            raise ValueError(problem)
+
+    yield fragile
+    del dramatiq.get_broker().actors["fragile"]
+
+
+@pytest.fixture
+def running(app: Flask) -> Iterator[str]:
+    """The id of a job that a worker runs; jobs in other queues wait."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    @dramatiq.actor(queue_name="slow")
+    def wait() -> None:
+        begun.set()
+        may_end.wait(60)
+
+    broker = dramatiq.get_broker()
+    message_id = wait.send().message_id
+    worker = dramatiq.Worker(broker, queues={"slow"}, worker_timeout=10, worker_threads=1)
+    worker.start()
+    assert begun.wait(60)
+    yield message_id
+    may_end.set()
+    worker.stop()
+    del broker.actors["wait"]

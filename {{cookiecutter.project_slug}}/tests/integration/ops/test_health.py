@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dramatiq
 import pytest
 import svcs
 from flask import Flask
@@ -14,8 +13,9 @@ from sqlalchemy import Engine, text
 
 from app.services import transaction
 from config import Settings, project_release
+from database.broker import DatabaseBroker
 from database.migrations import downgrade
-from storage import Storage
+from storage.disks import Disks
 
 GOOD = {"database": "ok", "migrations": "ok", "queue": "ok", "storage": "ok"}
 
@@ -26,7 +26,7 @@ def test_a_service_is_ready_when_all_its_parts_are(client: Any) -> None:
     assert response.json == {"status": "ok", "checks": GOOD, "release": None}
 
 
-@pytest.mark.parametrize(("service", "name"), [(Engine, "database"), (Storage, "storage"), (dramatiq.Broker, "queue")])
+@pytest.mark.parametrize(("service", "name"), [(Engine, "database"), (Disks, "storage"), (DatabaseBroker, "queue")])
 def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, service: type[Any], name: str) -> None:
     def fail(_service: object) -> None:
         raise ConnectionError("postgresql://user:password@host")
@@ -38,6 +38,16 @@ def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, se
     assert response.status_code == 503
     assert response.json["status"] == "failed"
     assert response.json["checks"] == {**GOOD, name: "failed: ConnectionError"}
+
+
+def test_a_failure_and_its_end_are_logged_once(app: Flask, client: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with app.app_context():
+        disks = svcs.flask.get(Disks)
+    for failing in (True, True, False, False):
+        svcs.flask.register_value(app, Disks, disks, ping=(lambda _disks: 1 / 0) if failing else Disks.check)
+        client.get("/readyz")
+    messages = [record.getMessage() for record in caplog.records if record.name == "app.ops.views"]
+    assert messages == ["not ready: storage: ZeroDivisionError: division by zero", "ready again: storage"]
 
 
 def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:

@@ -1,4 +1,4 @@
-"""Password hashes and the time a wrong name takes."""
+"""Password hashes, and the time that an unknown name takes."""
 
 import pytest
 from argon2 import PasswordHasher
@@ -17,27 +17,21 @@ def user() -> User:
     return User(username="ada", password_hash=hash_password(PASSWORD, CHEAP))
 
 
-def test_a_hash_is_argon2id_with_the_cost_it_was_asked_for() -> None:
+def test_a_hash_is_argon2id_with_the_given_cost_and_a_salt() -> None:
     assert hash_password(PASSWORD, DEARER).startswith("$argon2id$v=19$m=128,t=2,p=1$")
-
-
-def test_two_hashes_of_one_password_differ() -> None:
     assert hash_password(PASSWORD, CHEAP) != hash_password(PASSWORD, CHEAP)
 
 
 def test_only_the_password_itself_is_right(user: User) -> None:
     assert check_password(user, PASSWORD, CHEAP)
     assert not any(check_password(user, wrong, CHEAP) for wrong in (PASSWORD.upper(), PASSWORD + " ", ""))
-
-
-def test_no_password_fits_a_hash_that_is_none() -> None:
     assert not check_password(User(username="ada", password_hash="!"), PASSWORD, CHEAP)
 
 
 @pytest.mark.parametrize(
     ("password", "cost", "renewed"), [(PASSWORD, DEARER, True), (PASSWORD, CHEAP, False), ("wrong", DEARER, False)]
 )
-def test_a_hash_is_renewed_by_a_right_password_when_the_cost_has_changed(
+def test_a_right_password_renews_its_hash_when_the_cost_has_changed(
     user: User, password: str, cost: Argon2, renewed: bool
 ) -> None:
     before = user.password_hash
@@ -57,5 +51,5 @@ def test_an_unknown_user_costs_a_verification_too(user: User, monkeypatch: pytes
     monkeypatch.setattr(PasswordHasher, "verify", counted)
     assert not check_password(None, PASSWORD, CHEAP)
     assert not check_password(user, "wrong", CHEAP)
-    nobody, somebody = verified
-    assert nobody.split("$")[:4] == somebody.split("$")[:4]
+    unknown, known = verified
+    assert unknown.split("$")[:4] == known.split("$")[:4]

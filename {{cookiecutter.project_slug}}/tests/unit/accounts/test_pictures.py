@@ -1,12 +1,11 @@
-"""What is taken for a picture, and what becomes of it."""
+"""Which files are accepted as pictures, and how they are made small."""
 
 import io
+import random
 import struct
 import zlib
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from PIL import EpsImagePlugin, ExifTags, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
 
 from app.accounts.pictures import FORMATS, SIDE, TOO_MANY_PIXELS, UnusablePicture, check_picture, small_picture
@@ -23,10 +22,10 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def halves(size: Point = (64, 32)) -> Image.Image:
+def halves() -> Image.Image:
     """Red on the left, blue on the right."""
-    image = Image.new("RGB", size, RED)
-    image.paste(BLUE, (size[0] // 2, 0, *size))
+    image = Image.new("RGB", (64, 32), RED)
+    image.paste(BLUE, (32, 0, 64, 32))
     return image
 
 
@@ -56,12 +55,12 @@ def refusal(data: bytes, media_type: str = "image/png") -> str:
 
 
 def stop(*_arguments: object) -> None:
-    """Stands where nothing may go; unlike other exceptions this one is never taken for that of a decoder."""
+    """Stands where no test may get to; unlike other exceptions, this one is never mistaken for a decoder's."""
     raise SystemExit
 
 
-def shrunk(data: bytes, media_type: str) -> Image.Image:
-    """The small picture of a file that is taken, read back."""
+def shrunk(data: bytes, media_type: str = "image/png") -> Image.Image:
+    """The small picture of a file that is accepted, read back."""
     check_picture(io.BytesIO(data), media_type)
     image = Image.open(io.BytesIO(small_picture(io.BytesIO(data))))
     assert image.format == "WEBP"
@@ -69,7 +68,7 @@ def shrunk(data: bytes, media_type: str) -> Image.Image:
     return image
 
 
-def colour_at(image: Image.Image, x: float, y: float) -> tuple[int, ...]:
+def colour_at(image: Image.Image, x: float, y: float = 0.5) -> tuple[int, ...]:
     """Which of the colours is there, roughly, whatever the compression did to it; `x` and `y` from 0 to 1."""
     found = image.convert("RGB").getpixel((int(x * (image.width - 1)), int(y * (image.height - 1))))
     assert isinstance(found, tuple)
@@ -80,34 +79,29 @@ PICTURES = {kind: encoded(halves(), kind, exif=camera(1)) for kind in FORMATS}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_whole_picture_is_taken_under_its_own_type_only(kind: str) -> None:
-    for media_type in ("image/jpeg", "image/png", "image/webp", "image/gif", "text/html", ""):
-        if media_type == FORMATS[kind]:
-            check_picture(io.BytesIO(PICTURES[kind]), media_type)
-        else:
-            expected = f"This file says it is {media_type}, but it is a {kind} picture."
-            assert refusal(PICTURES[kind], media_type) == expected
+def test_a_whole_picture_is_accepted_under_its_own_type_only(kind: str) -> None:
+    check_picture(io.BytesIO(PICTURES[kind]), FORMATS[kind])
+    for media_type in {*FORMATS.values(), "image/gif", "text/html", ""} - {FORMATS[kind]}:
+        expected = f"This file says it is {media_type}, but it is a {kind} picture."
+        assert refusal(PICTURES[kind], media_type) == expected
+    noise = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), kind)
+    for length in (12, len(noise) // 3, len(noise) * 9 // 10):
+        assert refusal(noise[:length], FORMATS[kind]) == NO_PICTURE
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x00",
         b"This is a picture, believe me.",
         b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
-        b"<!doctype html><script>alert(1)</script>",
-        b"GIF89a/*\x00\x00\x00\x00\x00;*/=1;alert(1)//<script>alert(1)</script>",
         encoded(halves(), "GIF"),
-        encoded(halves(), "BMP"),
-        encoded(halves(), "TIFF"),
         b"<script>alert(1)</script>" + PICTURES["PNG"],
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
     ],
-    ids=["zero", "text", "SVG", "HTML", "GIF with script", "GIF", "BMP", "TIFF", "PNG behind HTML", "PostScript"],
+    ids=["text", "SVG", "GIF", "PNG behind HTML", "PostScript"],
 )
-@pytest.mark.parametrize("media_type", FORMATS.values())
-def test_what_is_no_picture_of_the_three_kinds_is_refused(data: bytes, media_type: str) -> None:
-    assert refusal(data, media_type) == NO_PICTURE
+def test_files_of_other_kinds_are_refused_whatever_they_say(data: bytes) -> None:
+    assert {refusal(data, media_type) for media_type in FORMATS.values()} == {NO_PICTURE}
 
 
 def test_decoders_of_other_kinds_never_see_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,20 +114,7 @@ def test_decoders_of_other_kinds_never_see_a_file(monkeypatch: pytest.MonkeyPatc
             Image.open(io.BytesIO(data))
 
 
-def test_an_empty_file_is_called_empty() -> None:
-    assert refusal(b"") == "This file is empty."
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_picture_that_ends_too_early_is_refused(kind: str) -> None:
-    noise = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), kind)
-    for length in (12, len(noise) // 3, len(noise) * 9 // 10):
-        assert refusal(noise[:length], FORMATS[kind]) == NO_PICTURE
-
-
-@pytest.mark.parametrize(
-    "size", [(12_000_001, 1), (4900, 4900), (10_000, 10_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)]
-)
+@pytest.mark.parametrize("size", [(12_000_001, 1), (4900, 4900), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
 def test_a_few_bytes_that_claim_many_pixels_are_refused_without_loading_them(
     monkeypatch: pytest.MonkeyPatch, size: Point
 ) -> None:
@@ -148,34 +129,36 @@ def test_text_that_unfolds_to_fill_the_memory_is_refused() -> None:
     assert refusal(png((1, 1), (b"zTXt", bomb), pixels=bytes(4))) == NO_PICTURE
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from(["", *(data[:16].decode("latin-1") for data in PICTURES.values())]))
-@example(b"", "")
-def test_random_bytes_are_refused_and_nothing_else_happens(data: bytes, start: str) -> None:
-    assert refusal(start.encode("latin-1") + data)
-
-
-@pytest.mark.slow
-@settings(max_examples=80, deadline=None)
-@given(st.sampled_from(list(FORMATS)), st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), max_size=4))
-@example("WEBP", [(PICTURES["WEBP"].index(b"MM\x00*"), 0)])
-@example("JPEG", [(PICTURES["JPEG"].index(b"\x01\x0e\x00\x02") + 3, 3)])
-def test_a_damaged_picture_is_refused_or_made_small(kind: str, changes: list[Point]) -> None:
-    data = bytearray(PICTURES[kind])
-    for place, value in changes:
-        data[place % len(data)] = value
-    try:
-        check_picture(io.BytesIO(data), FORMATS[kind])
-    except UnusablePicture:
-        return
-    assert small_picture(io.BytesIO(data)).startswith(b"RIFF")
+def test_random_bytes_are_refused() -> None:
+    chance = random.Random(1)
+    for start in (b"", *(data[:16] for data in PICTURES.values())):
+        for _ in range(30):
+            assert refusal(start + chance.randbytes(chance.randrange(200)))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize(
-    ("size", "side"),
-    [((1, 1), 1), ((3000, 2), 2), ((100, 60), 60), ((700, 513), SIDE)],
-)
+def test_a_damaged_picture_is_refused_or_made_small(kind: str) -> None:
+    chance = random.Random(2)
+    for _ in range(40):
+        data = bytearray(PICTURES[kind])
+        for _ in range(chance.randrange(1, 5)):
+            data[chance.randrange(400) % len(data)] = chance.randrange(256)
+        try:
+            check_picture(io.BytesIO(data), FORMATS[kind])
+        except UnusablePicture:
+            continue
+        assert small_picture(io.BytesIO(data)).startswith(b"RIFF")
+
+
+@pytest.mark.parametrize(("kind", "mark", "offset"), [("WEBP", b"MM\x00*", 0), ("JPEG", b"\x01\x0e\x00\x02", 3)])
+def test_damaged_notes_of_a_camera_do_not_matter(kind: str, mark: bytes, offset: int) -> None:
+    data = bytearray(PICTURES[kind])
+    data[data.index(mark) + offset] = offset
+    assert shrunk(bytes(data), FORMATS[kind]).size == (32, 32)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(("size", "side"), [((1, 1), 1), ((3000, 2), 2), ((100, 60), 60), ((700, 513), SIDE)])
 def test_the_small_picture_is_square_and_at_most_so_large(kind: str, size: Point, side: int) -> None:
     assert shrunk(encoded(Image.new("RGB", size, RED), kind), FORMATS[kind]).size == (side, side)
 
@@ -183,8 +166,8 @@ def test_the_small_picture_is_square_and_at_most_so_large(kind: str, size: Point
 def test_it_is_cut_from_the_middle() -> None:
     image = Image.new("RGB", (300, 100), RED)
     image.paste(BLUE, (100, 0, 200, 100))
-    small = shrunk(encoded(image, "PNG"), "image/png")
-    assert {colour_at(small, x, 0.5) for x in (0.02, 0.5, 0.98)} == {BLUE}
+    small = shrunk(encoded(image, "PNG"))
+    assert {colour_at(small, x) for x in (0.02, 0.5, 0.98)} == {BLUE}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -193,24 +176,16 @@ def test_it_is_put_upright(kind: str) -> None:
     image = Image.new("RGB", (64, 64), BLUE)
     image.paste(RED, (0, 0, 32, 32))
     image.paste(GREEN, (32, 0, 64, 32))
-    found = {}
+    found = []
     for orientation in range(10):
         small = shrunk(encoded(image, kind, exif=camera(orientation)), FORMATS[kind])
         colours = {colour_at(small, *place): name for name, place in corners.items()}
-        found[orientation] = (colours[RED], colours[GREEN])
+        found.append((colours[RED], colours[GREEN]))
     upright = ("top left", "top right")
-    assert found == {
-        0: upright,
-        1: upright,
-        2: ("top right", "top left"),
-        3: ("bottom right", "bottom left"),
-        4: ("bottom left", "bottom right"),
-        5: ("top left", "bottom left"),
-        6: ("top right", "bottom right"),
-        7: ("bottom right", "top right"),
-        8: ("bottom left", "top left"),
-        9: upright,
-    }
+    turned = [("top right", "top left"), ("bottom right", "bottom left"), ("bottom left", "bottom right")]
+    turned += [("top left", "bottom left"), ("top right", "bottom right")]
+    turned += [("bottom right", "top right"), ("bottom left", "top left")]
+    assert found == [upright, upright, *turned, upright]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -219,12 +194,8 @@ def test_nothing_but_the_pixels_is_kept(kind: str) -> None:
     texts.add_text("Comment", PLACE.decode())
     texts.add_itxt("XML:com.adobe.xmp", PLACE.decode())
     xmp = b"<x:xmpmeta>" + PLACE + b"</x:xmpmeta>"
-    options: dict[str, dict[str, object]] = {
-        "JPEG": {"comment": PLACE, "xmp": xmp},
-        "PNG": {"pnginfo": texts},
-        "WEBP": {"xmp": xmp},
-    }
-    data = encoded(halves(), kind, exif=camera(1), icc_profile=PLACE, **options[kind])
+    options: dict[str, object] = {"comment": PLACE, "xmp": xmp, "pnginfo": texts}
+    data = encoded(halves(), kind, exif=camera(1), icc_profile=PLACE, **options)
     assert data.count(PLACE) >= 2
     small = small_picture(io.BytesIO(data))
     assert PLACE not in small
@@ -235,7 +206,7 @@ def test_nothing_but_the_pixels_is_kept(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_what_is_transparent_stays_transparent(kind: str) -> None:
+def test_transparent_places_stay_transparent(kind: str) -> None:
     image = halves().convert("RGBA")
     image.putalpha(Image.new("L", image.size, 0))
     image.paste((*GREEN, 255), (28, 0, 64, 32))
@@ -245,15 +216,10 @@ def test_what_is_transparent_stays_transparent(kind: str) -> None:
     assert (alphas.getpixel((0, 16)), alphas.getpixel((31, 16))) == (0, 255)
 
 
-def grey16() -> bytes:
-    """Black on the left, half grey on the right, in 16 bits."""
-    row = b"\x00" + struct.pack(">8H", *[300] * 4, *[0x8000] * 4)
-    return png((8, 8), (b"tRNS", b"\x01\x02"), depth=16, colour=0, pixels=row * 8)
-
-
 def test_sixteen_bits_of_grey_do_not_turn_white() -> None:
-    small = shrunk(grey16(), "image/png").convert("L")
-    left, right = small.getpixel((0, 4)), small.getpixel((7, 4))
+    row = b"\x00" + struct.pack(">8H", *[300] * 4, *[0x8000] * 4)
+    grey = png((8, 8), (b"tRNS", b"\x01\x02"), depth=16, colour=0, pixels=row * 8)
+    left, right = (shrunk(grey).convert("L").getpixel((x, 4)) for x in (0, 7))
     assert isinstance(left, int)
     assert isinstance(right, int)
     assert left < 20
@@ -262,28 +228,20 @@ def test_sixteen_bits_of_grey_do_not_turn_white() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [
-        *(("1", kind) for kind in FORMATS),
-        *(("L", kind) for kind in FORMATS),
-        ("LA", "PNG"),
-        ("P", "PNG"),
-        ("I;16", "PNG"),
-        ("CMYK", "JPEG"),
-    ],
+    [("1", "PNG"), ("1", "WEBP"), ("L", "JPEG"), ("LA", "PNG"), ("P", "PNG"), ("I;16", "PNG"), ("CMYK", "JPEG")],
 )
-@pytest.mark.parametrize("side", [1, 40])
-def test_every_way_to_write_colours_is_taken(mode: str, kind: str, side: int) -> None:
-    assert shrunk(encoded(Image.new(mode, (side, side)), kind), FORMATS[kind]).size == (side, side)
+def test_every_way_to_write_colours_is_accepted(mode: str, kind: str) -> None:
+    for side in (1, 40):
+        assert shrunk(encoded(Image.new(mode, (side, side)), kind), FORMATS[kind]).size == (side, side)
 
 
 def test_a_palette_keeps_its_colours() -> None:
-    small = shrunk(encoded(halves().quantize(4), "PNG"), "image/png")
-    assert small.mode == "RGB"
-    assert (colour_at(small, 0.1, 0.5), colour_at(small, 0.9, 0.5)) == (RED, BLUE)
+    small = shrunk(encoded(halves().quantize(4), "PNG"))
+    assert (small.mode, colour_at(small, 0.1), colour_at(small, 0.9)) == ("RGB", RED, BLUE)
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [("MPO", "image/jpeg"), ("WEBP", "image/webp"), ("PNG", "image/png")])
-def test_of_several_pictures_in_one_file_the_first_is_taken(kind: str, media_type: str) -> None:
+def test_of_several_pictures_in_one_file_the_first_is_shown(kind: str, media_type: str) -> None:
     other = Image.new("RGB", (64, 32), GREEN)
     small = shrunk(encoded(halves(), kind, save_all=True, append_images=[other]), media_type)
-    assert (colour_at(small, 0.1, 0.5), colour_at(small, 0.9, 0.5)) == (RED, BLUE)
+    assert (colour_at(small, 0.1), colour_at(small, 0.9)) == (RED, BLUE)

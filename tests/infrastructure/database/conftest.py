@@ -1,0 +1,25 @@
+"""Both databases, each as an empty one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from database import connect
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database; a test that asks for it runs on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/empty.sqlite3"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def empty(url: str) -> Iterator[Engine]:
+    """An empty database, in which no lock is waited for long."""
+    engine = connect(url, timeout=0.2)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,67 @@
+"""CSV files: read row by row, and written so that a spreadsheet runs nothing of what users have typed."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+# Spreadsheets take such a cell for a formula (OWASP: CSV injection), full-width signs included. An apostrophe before
+# it makes it text; one that was there already gets another, so that `read_rows` gives back what was written.
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+
+class UnusableFile(Exception):
+    """Why a file cannot be read, in words for its user."""
+
+
+def write_rows(stream: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a header and rows, in UTF-8 with the mark without which Excel takes it for Latin-1."""
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows([f"'{cell}" if FORMULA.match(cell) else cell for cell in row] for row in rows)
+    text.detach()
+
+
+def read_rows(stream: BinaryIO, columns: Sequence[str], most: int) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows below a header that names `columns`, each with its number, which counts the header as spreadsheets do.
+
+    Raises:
+        UnusableFile: the file is not CSV in UTF-8, has other columns, no rows, or more than `most`.
+    """
+    reader = csv.reader(_lines(stream), strict=True)
+    rows = ((number, row) for number, row in enumerate(reader, 1) if row)
+    number = count = 0
+    try:
+        number, header = next(rows, (1, []))
+        if sorted(header) != sorted(columns):
+            found = " ".join(", ".join(header).split())[:60] or "nothing"
+            raise UnusableFile(f"The first row must be {','.join(columns)}, the names of the columns. Found: {found}.")
+        for count, (number, row) in enumerate(rows, 1):
+            if count > most:
+                raise UnusableFile(f"This file has too many rows: it may have {most:,} below the header.")
+            if len(row) != len(header):
+                raise UnusableFile(
+                    f"Row {number} should have {len(header)} columns, but it has {len(row)}. "
+                    "A text with a comma or a line break in it needs quotes around it."
+                )
+            cells = (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in row)
+            yield number, dict(zip(header, cells, strict=True))
+    except csv.Error:
+        raise UnusableFile(
+            f"The row after row {number} cannot be read: a quote is missing or misplaced, or a text is too long."
+        ) from None
+    if not count:
+        raise UnusableFile("This file has no rows below the header.")
+
+
+def _lines(stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:  # PostgreSQL cannot store it.
+            raise UnusableFile(f"Line {number} is not UTF-8 text. Save the file as CSV in UTF-8.")
+        yield text
