@@ -79,7 +79,7 @@ def memory(field: str) -> float:
 def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
-        subjects = [PlainOs(Path(folder, "plain")), Ours(Path(folder, "ours"))]
+        subjects: list[PlainOs | Ours] = [PlainOs(Path(folder, "plain")), Ours(Path(folder, "ours"))]
         for case, (count, pieces, data) in CASES.items():
             times: dict[tuple[type, str], list[float]] = {}
             Path("/proc/self/clear_refs").write_text("5")  # The peak of memory starts anew from here.
