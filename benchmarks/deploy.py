@@ -26,9 +26,9 @@ DEPLOY_LIMIT, ROLLBACK_LIMIT = 10.0, 6.0
 PAUSE_LIMIT = 100.0
 COMMANDS = (
     ("deploy second", 0),
-    ("deploy import error", 3),
-    ("deploy migration error", 4),
-    ("deploy not ready", 5),
+    ("deploy import error", 1),
+    ("deploy migration error", 1),
+    ("deploy not ready", 1),
     ("rollback", 0),
     ("deploy first", 0),
 )

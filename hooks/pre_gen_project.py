@@ -19,6 +19,7 @@ FOLDERS = {".github", "app", "backup", "config", "database", "deploy", "docs", "
 CHOICES = {
     "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
     "example": ["blog", "none"],
+    "deploy": ["systemd", "container", "none"],
     "ci": ["github", "gitlab", "none"],
 }
 LONGEST = {"project_name": 80, "description": 200, "author": 120}

@@ -19,6 +19,7 @@ TEXTS = {
     "author": ["Nobody", "Name <not an address>", "<a@b.c>", "Name <a@b.c> ", "Name <a@b.c>\n"],
     "license": ["GPL"],
     "example": ["shop"],
+    "deploy": ["ftp"],
     "ci": ["jenkins"],
 }
 GOOD = {
@@ -28,6 +29,7 @@ GOOD = {
     "author": "Zoë <z@example.org>",
     "license": "MIT",
     "example": "blog",
+    "deploy": "systemd",
     "ci": "github",
 }
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
@@ -84,9 +86,9 @@ def test_good_answers_pass(tmp_path: Path, generate: Generate) -> None:
     assert (tmp_path / "out/shop/main.py").exists()
 
 
-def test_there_are_at_most_seven_prompts_and_each_is_a_sentence() -> None:
+def test_there_are_at_most_eight_prompts_and_each_is_a_sentence() -> None:
     prompts = [name for name in ANSWERS if not name.startswith("_")]
-    assert len(prompts) <= 7
+    assert len(prompts) <= 8
     for name in prompts:
         prompt = ANSWERS["__prompts__"][name]
         assert (prompt if isinstance(prompt, str) else prompt["__prompt__"]).endswith("?")

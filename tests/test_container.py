@@ -1,10 +1,11 @@
-"""The image of deploy/Containerfile: built without a network, and run as it is meant to be run.
+"""The answer `container`: its image is built without a network, and run as it is meant to be; its other files agree.
 
 There is no engine: a container is a process with mounts of its own, whose root is the image and cannot be written.
 """
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import Bake, run_in
+import yaml
+from baking import PROJECT_VENV, Bake, files_of, replace, run_in
 from demo import PAGES, fetch, free_port
 from deploy.machine import made_once, packaged_tree
 from deploy.releases import PYTHON
@@ -127,7 +129,7 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
     needed("buildah", "debootstrap", "git")
     if os.geteuid() != 0 or run_in(tmp_path, "unshare", "--mount", "true").returncode:
         pytest.skip("needs root that may mount, to run what it has built: sudo make test ARGS=tests/test_container.py")
-    project = bake()
+    project = bake(deploy="container")
     commit(project)
     make(project, "release", "wheels", PIP_PYTHON_VERSION=PYTHON)
     base = tmp_path / "base"
@@ -163,8 +165,7 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
         for path, expected in PAGES.items():
             status, text = fetch(address + path)
             assert (status, expected in text) == (200, True), path
-        assert "/static/style." in fetch(f"{address}/")[1]
-        assert '/static/style.css"' not in fetch(f"{address}/")[1]
+        assert "/static/style.css?v=" in fetch(f"{address}/")[1]
         assert image.run(*health[1:], PORT=str(port)).returncode == 0
 
         # The other containers share the volume.
@@ -179,12 +180,55 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
 
 def test_the_compose_file_is_valid(bake: Bake) -> None:
     needed("docker-compose")
-    project = bake()
+    project = bake(deploy="container")
     (project / "dist").mkdir()
+    command = ["docker-compose", "--file", "deploy/compose.yaml", "config", "--quiet"]
 
-    result = run_in(project, "docker-compose", "--file", "deploy/compose.yaml", "config", "--quiet")
+    result = run_in(project, *command, environ={"SITE_ADDRESS": "shop.test"})
     assert (result.returncode, result.stdout) == (0, "")
+    assert "SITE_ADDRESS" in run_in(project, *command).stdout
 
-    compose = project / "deploy/compose.yaml"
-    compose.write_text(compose.read_text().replace("read_only:", "readonly:"))
-    assert run_in(project, "docker-compose", "--file", "deploy/compose.yaml", "config", "--quiet").returncode != 0
+    replace(project / "deploy/compose.yaml", "read_only:", "readonly:")
+    assert run_in(project, *command, environ={"SITE_ADDRESS": "shop.test"}).returncode != 0
+
+
+def test_containers_may_do_no_more_than_they_need_and_only_the_proxy_is_published(bake: Bake) -> None:
+    compose: dict[str, Any] = yaml.safe_load((bake(deploy="container") / "deploy/compose.yaml").read_text())
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+    published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert published == {"proxy": ["80:80", "443:443"]}
+
+
+def test_every_variable_is_a_setting_and_every_command_is_there(bake: Bake, tmp_path: Path) -> None:
+    project = bake(deploy="container")
+    compose: dict[str, Any] = yaml.safe_load((project / "deploy/compose.yaml").read_text())
+    ours = {name: service for name, service in compose["services"].items() if "build" in service}
+    assert ours.keys() == {"web", "queue", "scheduler", "app-folder", "migrate"}
+    for name, service in ours.items():
+        assert (project / service.get("command", ["", "web.py"])[1]).is_file(), name
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql://service:unknown@database/service")
+    environ = {**ours["web"]["environment"], "APP_DATABASE__URL__FILE": str(secret), "APP_DIR": str(tmp_path)}
+    shown = run_in(project, PROJECT_VENV / "bin/python", "main.py", "config", "show", "--json", environ=environ)
+    assert shown.returncode == 0, shown.stdout
+    values = {key: row["value"] for key, row in json.loads(shown.stdout).items()}
+    assert values["database.url"].endswith("@database/service")
+    assert values["queue.url"] == "redis://redis:6379/0"
+    assert values["web.trusted_proxies"] == 1
+
+
+@pytest.mark.parametrize("deploy", ["systemd", "container", "none"])
+def test_an_answer_leaves_no_trace_of_the_others(bake: Bake, deploy: str) -> None:
+    project = bake(deploy=deploy)
+    assert (project / "deploy").is_dir() is (deploy != "none")
+    words = {
+        "systemd": r"release\.py|production\.md|deploy/(nginx|systemd|doctor)",
+        "container": r"Containerfile|compose\.yaml|containers\.md|Caddyfile",
+    }
+    for other in words.keys() - {deploy}:
+        for path in files_of(project):
+            text = (project / path).read_bytes().decode(errors="replace")
+            assert not re.search(words[other], path + text), path

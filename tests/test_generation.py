@@ -19,11 +19,14 @@ from cookiecutter.main import cookiecutter
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-# Every combination of the answers that drop files; the license only fills one.
+# Every combination of the two answers that drop code; the others take turns.
 OPTION_SETS = [
-    {"license": text, "example": example, "ci": ci}
-    for text, (example, ci) in zip(
-        itertools.cycle(ANSWERS["license"]), itertools.product(ANSWERS["example"], ANSWERS["ci"]), strict=False
+    {"license": text, "example": example, "deploy": deploy, "ci": ci}
+    for text, ci, (example, deploy) in zip(
+        itertools.cycle(ANSWERS["license"]),
+        itertools.cycle(ANSWERS["ci"][::-1] + ANSWERS["ci"]),
+        itertools.product(ANSWERS["example"], ANSWERS["deploy"]),
+        strict=False,
     )
 ]
 HOSTILE = [
@@ -53,6 +56,7 @@ CHOSEN = {
     "project_slug": "shop",
     "license": "Proprietary",
     "example": "none",
+    "deploy": "container",
     "ci": "gitlab",
 }
 SHOW_LOGIN = """
@@ -90,9 +94,9 @@ def test_options_choose_whole_files_and_the_license(
 
 
 def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
-    """All files that are the same for all licenses and CI services."""
-    files = files_of(project)
-    return {name: file for name, file in files.items() if name not in ("LICENSE", "README.md") and "ci.yml" not in name}
+    """All files that are the same for all licenses, CI services and ways to a server."""
+    others = r"LICENSE|README\.md|.*ci\.yml|deploy/.*|docs/(production|containers)\.md"
+    return {name: file for name, file in files_of(project).items() if not re.fullmatch(others, name)}
 
 
 def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:
@@ -177,7 +181,8 @@ def test_hostile_texts_are_harmless_in_pages(bake: Bake, tmp_path: Path) -> None
     text = '<script>alert(1)</script> & "it\'s" {x} $HOME \\'
     project = bake(project_name=text, project_slug="shop", description=text)
 
-    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, tmp_path / "instance")
+    result = run_in(project, PROJECT_VENV / "bin/python", "-c", SHOW_LOGIN, tmp_path)
+    assert result.returncode == 0, result.stdout
     name, description, html = json.loads(result.stdout.splitlines()[-1])
 
     assert [name, description] == [text, text]

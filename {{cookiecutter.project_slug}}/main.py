@@ -11,8 +11,7 @@ import click
 
 from backup.commands import backup
 from config import ConfigError, exit_on_problems, find_app_dir, load, require_safe
-from config.appdir_commands import appdir
-from config.commands import config
+from config.commands import appdir, config
 from config.privileges import become_service_user
 from database.commands import db
 from storage.commands import storage

@@ -5,7 +5,6 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess, Popen
-from typing import Any
 
 from baking import TEMPLATE
 from deploy.machine import Machine
@@ -63,13 +62,19 @@ class Service:
         self.machine.run("mkdir", "-p", f"/opt/{self.slug}", check=True)
         self.machine.run("tar", "-xzf", self.artifact("first"), "-C", f"/opt/{self.slug}", check=True)
 
+    def configure(self, **settings: str) -> None:
+        """Write deploy.ini."""
+        values = {"host": self.host, "user": "", "certificate": "", "upload_limit": "6m", "keep": "5", **settings}
+        lines = "".join(f"{key} = {value}\n" for key, value in values.items())
+        self.machine.write(f"{self.root}/deploy.ini", f"[deploy]\n{lines}")
+
     def tool(self, *words: str) -> CompletedProcess[str]:
         """Run `release.py`, and wait until it has ended."""
         return self.machine.run("python3", self.script, *words, timeout=DEPLOY_PATIENCE)
 
     def deploy(self, variant: str) -> CompletedProcess[str]:
         """Run `release.py deploy` with a variant's artifact, and the wheels beside it."""
-        return self.tool("deploy", "--offline", self.artifact(variant))
+        return self.tool("deploy", self.artifact(variant))
 
     def begin(self, *words: str) -> Popen[str]:
         """Start `release.py`."""
@@ -111,12 +116,11 @@ class Service:
         return Answer(int(lines[0].split()[1]) if lines else 0, headers, text)
 
     def doctor(self) -> dict[str, str]:
-        """What `release.py doctor` finds wrong: what it says about it, by the name of the check."""
-        result = self.tool("doctor", "--json")
-        rows: list[dict[str, Any]] = json.loads(result.stdout)
-        failed = {row["name"]: row["detail"] for row in rows if row["ok"] is False}
-        assert result.returncode == bool(failed), result.stderr
-        return failed
+        """What `release.py doctor` finds wrong: what it says about it, by the title of the check."""
+        result = self.tool("doctor")
+        found = dict(re.findall(r"^FAILED +(.+)\n((?: {8}.*\n)+)", result.stdout, re.MULTILINE))
+        assert result.returncode == bool(found), result.stdout + result.stderr
+        return found
 
     def units(self, pattern: str) -> list[str]:
         """The service's units that are there now, running or failed."""
@@ -167,7 +171,9 @@ def installed(machine: Machine, folder: Path) -> tuple[Service, list[CompletedPr
         pack(project, variant, folder / "artifacts")
     service.carry(folder / "artifacts", wheels(project))
     machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
-    return service, [service.tool("init", "--host", service.host), service.deploy("first")]
+    machine.path("/etc/nginx/sites-enabled/default").unlink()
+    service.configure()
+    return service, [service.tool("init"), service.deploy("first")]
 
 
 def steps_of(output: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Commands that end in the middle, by whatever cause."""
+"""Commands that end in the middle, for whatever reason."""
 
 import json
 from collections.abc import Sequence
@@ -12,19 +12,17 @@ STOPPER = r"""
 import json, os, re, subprocess, sys
 number, wanted, known, command = json.loads(sys.argv[1])
 process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-line, phase, sent = "", "", None
+line, sent = "", None
 while byte := os.read(process.stdout.fileno(), 1):
     line = "" if byte == b"\n" else line + byte.decode()
     if line.endswith(" ... ") and sent is None:
-        name = re.sub(r"\W*\d{14}\W*", "", line.removesuffix(" ... "))
-        phase = {"artifact": "recovery: ", "unpack": ""}.get(name, phase)
-        step = name if name in ("artifact", "unpack") else phase + name
+        step = re.sub(r" \d{14}", "", line.removesuffix(" ... "))
         if step == wanted or (wanted is None and step not in known):
             process.send_signal(number)
             sent = step
 print(json.dumps([sent, process.wait()]))
 """
-KILL, TERMINATE, INTERRUPT = 9, 15, 2
+KILL, TERMINATE = 9, 15
 
 
 def stop(
@@ -42,8 +40,7 @@ def stop(
     Returns:
         The step, None if it has come to an end without, and the exit code.
     """
-    command = ["python3", service.script, "deploy", "--offline", service.artifact(variant)]
-    argument = json.dumps([number, at, known, command])
+    argument = json.dumps([number, at, known, ["python3", service.script, "deploy", service.artifact(variant)]])
     script = service.machine.run("python3", "-c", STOPPER, argument, timeout=DEPLOY_PATIENCE, check=True)
     step, code = json.loads(script.stdout)
     return step, code
@@ -51,39 +48,34 @@ def stop(
 
 def test_killed_at_any_step_the_site_answers_and_the_next_deploy_works(service: Service) -> None:
     known: list[str] = []
-    live = {service.live()}
     while True:
         step, code = stop(service, KILL, "migration", known=known)
         if step is None:
             break
         known.append(step)
-        live.add(service.live())
-        assert service.serving() in live, step
+        assert service.serving() != "", step
 
     assert code == 0
-    assert {"artifact", "unpack", "packages", "preflight", "migrations", "switch to", "web"} <= set(known)
-    assert "recovery: web" in known
+    assert {"unpack", "packages", "app folder", "check", "start", "queue and scheduler"} < set(known)
     assert service.serving() == service.live()
-    assert service.units("@*") == service.units("-preflight@*") == []
-    assert all(row["state"] != "never live" for row in json.loads(service.tool("releases", "--json").stdout))
+    assert service.units("@*") == [f"my_service@{service.live()}.service"]
+    assert service.doctor() == {}
 
 
-@pytest.mark.parametrize("number", [INTERRUPT, TERMINATE])
-@pytest.mark.parametrize("at", ["packages", "web"])
-def test_told_to_stop_it_leaves_what_was_live(service: Service, number: int, at: str) -> None:
+@pytest.mark.parametrize("at", ["packages", "start"])
+def test_told_to_stop_it_leaves_what_was_live(service: Service, at: str) -> None:
     before, releases = service.live(), service.releases()
 
-    step, code = stop(service, number, "first", at=at)
+    step, code = stop(service, TERMINATE, "second", at=at)
 
-    assert step == at
-    assert code > 0
+    assert (step, code) == (at, 130)
     assert service.serving() == service.live() == before
-    assert at == "web" or service.releases() == releases
-    assert service.units("@*") == service.units("-preflight@*") == []
+    assert service.releases() == releases
+    assert service.units("@*") == [f"my_service@{before}.service"]
 
 
 def test_of_two_deploys_at_once_one_is_refused(service: Service) -> None:
-    first = service.begin("deploy", "--offline", service.artifact("second"))
+    first = service.begin("deploy", service.artifact("second"))
     assert first.stdout
     while not first.stdout.readline().startswith("unpack"):
         assert first.poll() is None
@@ -91,7 +83,6 @@ def test_of_two_deploys_at_once_one_is_refused(service: Service) -> None:
     second = service.deploy("first")
 
     assert second.returncode == 75, second.stdout
-    assert "deploy" in second.stderr
     assert len(second.stderr.splitlines()) == 1
     first.communicate(timeout=DEPLOY_PATIENCE)
     assert first.returncode == 0
@@ -99,7 +90,6 @@ def test_of_two_deploys_at_once_one_is_refused(service: Service) -> None:
 
 
 def test_after_a_reboot_the_site_answers_by_itself(service: Service) -> None:
-    assert service.deploy("first").returncode == 0
     live = service.live()
 
     service.machine.reboot()
@@ -108,16 +98,17 @@ def test_after_a_reboot_the_site_answers_by_itself(service: Service) -> None:
     assert service.doctor() == {}
 
 
-def test_after_a_power_cut_in_the_middle_of_a_switch_the_site_answers_by_itself(service: Service) -> None:
-    deploy = service.begin("deploy", "--offline", service.artifact("second"))
+def test_after_a_power_cut_in_the_middle_of_a_switch_the_live_release_answers_alone(service: Service) -> None:
+    deploy = service.begin("deploy", service.artifact("second"))
     assert deploy.stdout
     seen = ""
-    while not seen.endswith("web ... "):
+    while not seen.endswith("queue and scheduler ... "):
         seen += deploy.stdout.read(1)
 
     service.machine.cut_power()
     service.machine.start()
 
     assert service.serving() == service.live()
+    assert service.units("@*") == [f"my_service@{service.live()}.service"]
     assert service.deploy("first").returncode == 0
     assert service.serving() == service.live()

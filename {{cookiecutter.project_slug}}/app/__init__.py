@@ -10,7 +10,6 @@ from app import (
     errors,
     extensions,
     files,
-    jobs,
     logs,
     metrics,
     pages,
@@ -24,8 +23,6 @@ from app.queue_commands import queue
 from app.schedule_commands import schedule
 from config import Settings, load, require_safe
 from database.schedule import SCHEDULES
-
-__all__ = ["create_app", "jobs"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -41,6 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     require_safe(settings)
     logs.set_up(settings)
     telemetry.start(settings)
+    import_module("app.jobs")  # Here, so that a mistake in a schedule is one line, as in those of the features.
     features = [load_feature(name, settings) for name in settings.app.features]
     if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
         raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
@@ -91,6 +89,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
         "TESTING": settings.environment == "testing",
         "TEMPLATES_AUTO_RELOAD": settings.environment == "development",
         "SECRET_KEY": settings.app.secret_key,
+        "SECRET_KEY_FALLBACKS": settings.app.secret_key_fallbacks,
         "MAX_CONTENT_LENGTH": settings.security.max_request_size,
         "MAX_FORM_MEMORY_SIZE": settings.security.max_request_size,
         "TRUSTED_HOSTS": settings.security.trusted_hosts or None,

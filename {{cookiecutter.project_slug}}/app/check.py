@@ -37,8 +37,8 @@ class Skipped(Exception):
 
 def app_folder() -> str:
     folder = find_app_dir()
-    for path, what, mend in folder.check():
-        raise Failed(f"{path}: {what}; run `{mend}`")
+    for problem in folder.check():
+        raise Failed(problem)
     return str(folder.path)
 
 

@@ -25,9 +25,6 @@ from app.extensions import wants_json
 from app.services import UPGRADE
 from storage import AlreadyExists, InvalidPath, StorageError
 
-# What SQLite calls operational and is a mistake in the code: a wrong statement, a write in a request that reads.
-MISTAKES = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_READONLY)
-
 logger = logging.getLogger(__name__)
 
 
@@ -79,8 +76,9 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
     except (DBAPIError, PoolTimeout):
         # A database that cannot even say where it is has failed as `error` says, which is logged and answered below.
         pass
-    mistake = isinstance(error, DBAPIError) and getattr(error.orig, "sqlite_errorcode", None) in MISTAKES
-    if isinstance(error, OperationalError | PoolTimeout) and not mistake:
+    # SQLite calls a statement that is wrong operational, too.
+    is_wrong = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    if isinstance(error, OperationalError | PoolTimeout) and not is_wrong:
         return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
     return http_error(InternalServerError())
 

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 from config import Settings
 from storage import InvalidPath, NotFound
 from storage.disks import Disks
-from storage.file import FileBackend
+from storage.local import LocalBackend
 
 # What browsers may show; everything else is for saving. HTML, SVG and PDF can hold scripts.
 SHOWN = {
@@ -67,10 +67,10 @@ def send(disk: str, path: str) -> Response:
     try:
         # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
         entry = storage.stat(path)
-        stream = storage.open(path)
+        stream = storage.reader(path)
     except (NotFound, InvalidPath):
         abort(404, "This file is gone.")
-    accel = svcs.flask.get(Settings).storage.accel_redirect if isinstance(storage.backend, FileBackend) else ""
+    accel = svcs.flask.get(Settings).storage.accel_redirect if isinstance(storage.backend, LocalBackend) else ""
     if accel:
         stream.close()
         stream = io.BytesIO()
@@ -96,4 +96,6 @@ def send(disk: str, path: str) -> Response:
 
 
 def _signer() -> Signer:
-    return Signer(current_app.config["SECRET_KEY"], salt="app.files", digest_method=hashlib.sha256)
+    # The last one signs; links that an older one has signed stay valid.
+    keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
+    return Signer(keys, salt="app.files", digest_method=hashlib.sha256)

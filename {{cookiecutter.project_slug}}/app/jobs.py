@@ -5,31 +5,18 @@ import logging
 import dramatiq
 import svcs
 
-from backup.create import create
+from backup.archive import create
 from config import Settings
 from database.schedule import scheduled
-
-# Milliseconds after which a backup is given up: it may have to read a large disk.
-BACKUP_TIME_LIMIT = 12 * 3600 * 1000
 
 logger = logging.getLogger(__name__)
 
 
 @scheduled("0 2 * * *")
-@dramatiq.actor(time_limit=BACKUP_TIME_LIMIT, max_retries=3)
+@dramatiq.actor(time_limit=12 * 3600 * 1000, max_retries=3)  # It may have to read a large disk.
 def back_up(slot: str) -> None:
-    """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does.
-
-    It uses no session: nobody else's writes shall wait for it.
-    """
-    done = create(svcs.flask.get(Settings))
-    for line in done.not_included:
-        logger.warning("not in the backup: %s", line)
-    for path in done.vanished:
-        logger.warning("vanished while the backup was made: %s", path)
-    logger.info(
-        "backed up %d files to %s, removed %d older ones; due %s", done.files, done.path, len(done.pruned), slot
-    )
+    """Make a backup where `config/backup.yaml` says, as `python main.py backup create` does."""
+    logger.info("backed up to %s; due %s", create(svcs.flask.get(Settings)), slot)
 
 
 @dramatiq.actor(max_retries=0)

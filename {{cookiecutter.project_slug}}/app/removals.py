@@ -1,6 +1,5 @@
 """Files are removed a day after their row: a backup copies the database first, then the files that it names."""
 
-import logging
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import timedelta
@@ -14,8 +13,6 @@ from storage.disks import Disks
 
 DAY = timedelta(days=1)
 
-logger = logging.getLogger(__name__)
-
 
 def remove_later(disk: str, path: str) -> None:
     """Remove a file a day after the running transaction commits; if it is rolled back, the file stays."""
@@ -28,10 +25,9 @@ def remove_unnamed(disk: str, folder: str, named: Collection[str]) -> None:
     Files of the last day are left alone, because a running request stores its file before it commits the row.
     """
     files = svcs.flask.get(Disks)[disk].list(folder)
-    unnamed = [file.path for file in files if file.path not in named and file.modified < utc_now() - DAY]
-    for path in unnamed:
+    # A list first, because the first removal that is sent takes SQLite's lock.
+    for path in [file.path for file in files if file.path not in named and file.modified < utc_now() - DAY]:
         remove_later(disk, path)
-    logger.info("disk %s: %d unnamed files in %s, to be removed in a day", disk, len(unnamed), folder)
 
 
 @dramatiq.actor

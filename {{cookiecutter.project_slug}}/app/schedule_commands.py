@@ -1,5 +1,6 @@
 """Commands for timed jobs."""
 
+from collections import Counter
 from datetime import UTC, datetime
 
 import click
@@ -13,9 +14,6 @@ from app.services import transaction
 from config import Settings
 from database import utc_now
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
-
-UNDONE = ("failed", "skipped")
-OUTCOMES = ("sent", "retrying", "done", *UNDONE)
 
 
 def name(text: str) -> Schedule:
@@ -60,7 +58,7 @@ def history(known: Schedule | None, limit: int, as_json: bool) -> None:
     columns = ("schedule", "slot", "outcome", "sent", "finished", "message_id")
     slots = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(limit)
     found = svcs.flask.get(Session).scalars(slots.filter_by(schedule=known.name) if known else slots)
-    print_rows(columns, [[getattr(slot, column) for column in columns] for slot in found], as_json=as_json)
+    print_rows(columns, [[getattr(slot, name) for name in columns] for slot in found], as_json=as_json)
 
 
 @schedule.command()
@@ -83,10 +81,11 @@ def run(known: Schedule, at: datetime | None, first: datetime | None, last: date
 
     now = utc_now().replace(microsecond=0)
     slots = known.slots(utc(first), utc(last or now)) if first else [utc(at or now)]
-    sent = left_out = 0
+    undone = ("failed", "skipped")
+    wanted = (*undone, "sent", "retrying", "done") if again else undone
+    is_sent: Counter[bool] = Counter()
     for slot in slots:
         # A transaction for each, because a long one would hold up everything else that writes.
         with transaction(current_app) as session:
-            is_sent = send_slot(known, session, slot, again=OUTCOMES if again else UNDONE)
-        sent, left_out = sent + bool(is_sent), left_out + (not is_sent)
-    click.echo(f"jobs sent: {sent}; left out: {left_out}")
+            is_sent[bool(send_slot(known, session, slot, again=wanted))] += 1
+    click.echo(f"jobs sent: {is_sent[True]}; left out: {is_sent[False]}")

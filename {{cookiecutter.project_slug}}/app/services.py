@@ -38,7 +38,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.init_app(app)
     engine = _engine(settings)
     disks = open_disks(settings, files.link)
-    broker = _broker(app, engine, settings)
+    broker: Any = _broker(app, engine, settings)
     writing, reading = sessions(engine), sessions(engine, read_only=True)
 
     def open_session() -> Iterator[Session]:
@@ -52,7 +52,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, type(broker), broker, ping=_ping_queue, on_registry_close=broker.close)
+    svcs.flask.register_value(app, type(broker), broker, ping=type(broker).check, on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:
@@ -142,7 +142,3 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
 def _ping_database(engine: Engine) -> None:
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-
-
-def _ping_queue(broker: Any) -> None:
-    broker.check()

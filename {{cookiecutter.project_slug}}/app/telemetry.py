@@ -29,5 +29,5 @@ def start(settings: Settings) -> None:
             integrations=[DramatiqIntegration()],
         )
     except (ModuleNotFoundError, ValueError) as error:
-        hint = "; run `make lock EXTRAS=sentry && make setup`" if isinstance(error, ModuleNotFoundError) else ""
+        hint = "; run `make add PACKAGE=sentry-sdk && make setup`" if isinstance(error, ModuleNotFoundError) else ""
         raise settings.wrong("telemetry.sentry_dsn", dsn, f"{error}{hint}") from None

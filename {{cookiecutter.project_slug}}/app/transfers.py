@@ -63,13 +63,13 @@ def new_transfer(disk: str, file_name: str, total: int) -> Transfer:
 
 
 def unfinished(key: str, *, lock: bool) -> Transfer | None:
-    """A transfer, if told so locked until the session commits; None once it has ended, so that no job does it twice."""
+    """A transfer, locked on request until the session commits; None if it has ended, so that no job does it twice."""
     transfer = svcs.flask.get(Session).get(Transfer, key, with_for_update=lock, populate_existing=True)
     return transfer if transfer and transfer.state in UNFINISHED else None
 
 
 def counted(transfer: Transfer, rows: Iterable[Row]) -> Iterator[Row]:
-    """Pass rows on, and note now and then how many are done; this commits, so that the page can show it."""
+    """Pass rows on, and commit now and then how many are done, so that the page can show it."""
     session, done = svcs.flask.get(Session), 0
     is_unfinished = Transfer.id == transfer.id, Transfer.state.in_(UNFINISHED)
     noted = update(Transfer).where(*is_unfinished).values(state="running")

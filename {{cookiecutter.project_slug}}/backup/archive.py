@@ -1,341 +1,198 @@
-"""The file that a backup is: a tar.gz whose last member, `manifest.json`, says what all others have to be.
+"""Backups of the app folder and the database, and restoring them.
 
-The manifest comes last because sizes and hashes are only known when everything is written, in one pass. It is one
-JSON object with a line for each file, in the order of the archive. So neither writing nor reading keeps the list in
-memory: whoever reads the archive writes the same lines into a temporary file, and compares.
+A backup copies the database first and the files afterwards. Files are written before the row that names them is
+committed, never changed, and removed a day after that row is gone: so every file that the copy names is in the backup.
 """
 
 import gzip
 import hashlib
-import itertools
+import json
 import os
-import stat
+import shutil
 import tarfile
 import tempfile
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import IO, BinaryIO, Self, cast
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
 
-import msgspec
+from backup.databases import BackupError, copy_database, database_url, restore_database
+from config import PARTS, Settings, load, project_version
 
-from backup import files
-from backup.encryption import decrypt
-from backup.errors import BackupError, Refused
-
-FORMAT = 1
 MANIFEST = "manifest.json"
-# How much of a file is held in memory at a time, in bytes.
-CHUNK = 1 << 20
-# How long the list of all files may be, about five million of them, and how long one line of it.
-LONGEST_LIST = 1 << 30
-LONGEST_LINE = 1 << 16
-# What stands in the manifest between what it says of the backup and the lines of its files, and behind these.
-FILES_FOLLOW = b',"files":[\n'
-END = b"\n]}\n"
-GZIP = b"\x1f\x8b"
+LARGEST_MANIFEST = 1 << 28
+SQLITE, POSTGRES = "data/app.sqlite3", "database.dump"
+PARTIAL = ".partial-"
+DAY = 24 * 3600
+TOP = (".env", *(name for name, part in PARTS.items() if part.in_backups))
 
 
-class Database(msgspec.Struct, frozen=True):
-    """The database in a backup: sqlite or postgresql, its version, and the migrations it is at."""
-
-    kind: str
-    version: str
-    revisions: list[str]
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a backup says of itself; `not_included` has a line for everything that has to be kept in another way.
-
-    `owner` and `group` are those of the app folder.
-    """
-
-    format: int
-    slug: str
-    version: str
-    python: str
-    created: str
-    database: Database
-    owner: str
-    group: str
-    not_included: list[str]
-
-
-class Entry(msgspec.Struct, omit_defaults=True):
-    """A file or, without a hash, a folder; `mode` in octal, `modified` in seconds since 1970."""
-
-    path: str
-    mode: str
-    owner: str
-    group: str
-    modified: int
-    size: int = 0
-    sha256: str | None = None
-
-
-class Measured:
-    """A stream that is read to its end, and its hash."""
-
-    def __init__(self, stream: IO[bytes], seen: Callable[[int], object] | None = None) -> None:
-        self.stream, self.seen = stream, seen
-        self.hash = hashlib.sha256()
-
-    def read(self, size: int = CHUNK) -> bytes:
-        """The next bytes."""
-        data = self.stream.read(size)
-        self.hash.update(data)
-        if self.seen:
-            self.seen(len(data))
-        return data
-
-    def drain(self) -> None:
-        """Read what is left."""
-        while self.read():
-            pass
-
-
-class Listing:
-    """The lines of a manifest, in a temporary file that has no name."""
-
-    def __init__(self, start: bytes = b"") -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (who reads the list needs it open)
-        self.file.write(start)
-        self.separator = b""
-
-    def add(self, entry: Entry) -> None:
-        """Add a line.
-
-        Raises:
-            Refused: there are too many.
-        """
-        self.file.write(self.separator + msgspec.json.encode(entry))
-        self.separator = b",\n"
-        if self.file.tell() > LONGEST_LIST:
-            raise Refused(f"more files than a manifest of {LONGEST_LIST} bytes can list")
-
-    def lines(self) -> Iterator[bytes]:
-        """All lines, without what separates them."""
-        self.file.seek(0)
-        return (line.rstrip(b",\n") for line in self.file)
-
-
-class Writer:
-    """Writes a backup into a stream.
+def create(settings: Settings, folder: Path | None = None) -> Path:
+    """Write a backup into `folder`, all or nothing, and read it back; then remove old ones, so that `backup.keep` stay.
 
     Args:
-        stream: takes the bytes.
-        manifest: what to say at the end.
-        seen: is told how many bytes of files were read since it was told last.
-    """
-
-    def __init__(self, stream: BinaryIO, manifest: Manifest, seen: Callable[[int], object]) -> None:
-        self.seen = seen
-        self.listing = Listing(msgspec.json.encode(manifest)[:-1] + FILES_FOLLOW)
-        # Compressed lightly: pictures are compressed already, and a backup should not take the service's processor.
-        self.gzip = gzip.GzipFile("", "wb", 1, stream, mtime=0)
-        # GNU's format needs no extension but for long names, so that readers can refuse all others.
-        self.tar = tarfile.TarFile(fileobj=self.gzip, mode="w", format=tarfile.GNU_FORMAT, copybufsize=CHUNK)
-
-    def add(self, path: str, status: os.stat_result, file: IO[bytes] | None = None, size: int = 0) -> None:
-        """Add a folder, or a file with its content, `size` bytes.
-
-        Raises:
-            BackupError: the file became shorter meanwhile, or there are too many.
-        """
-        header = tarfile.TarInfo(path)
-        header.type = tarfile.REGTYPE if file else tarfile.DIRTYPE
-        header.mode = stat.S_IMODE(status.st_mode) & 0o777
-        header.mtime = max(0, int(status.st_mtime))
-        header.uid, header.gid = status.st_uid, status.st_gid
-        header.uname, header.gname = files.owner(status)
-        header.size = size
-        source = Measured(file, self.seen) if file else None
-        try:
-            self.tar.addfile(header, cast("IO[bytes] | None", source))
-        except OSError as error:
-            if error.errno is None:
-                raise BackupError(f"{path!r}: became shorter while it was read; try again") from None
-            raise
-        _forget_members(self.tar)
-        self.listing.add(_entry(header, source))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self.listing.file as listing, self.gzip:
-            if kind is None:
-                listing.write(END)
-                header = tarfile.TarInfo(MANIFEST)
-                header.size, header.mode = listing.tell(), 0o600
-                listing.seek(0)
-                self.tar.addfile(header, cast("IO[bytes]", listing))
-                self.tar.close()
-
-
-@dataclass(frozen=True)
-class Content:
-    """What was found in a backup; `size` is that of all files together."""
-
-    manifest: Manifest
-    files: int
-    size: int
-
-
-def read(
-    file: BinaryIO,
-    passphrase: str,
-    take: Callable[[Entry, Measured | None], None],
-    position: Callable[[int], object],
-    limit: int | None = None,
-) -> Content:
-    """Read a whole backup, and compare it with its manifest.
-
-    Args:
-        file: the backup.
-        passphrase: for one that is encrypted.
-        take: gets each folder, and each file with its content, before it is known whether that is right.
-        position: is told up to where `file` was read.
-        limit: how many bytes there may be in all.
+        settings: of the installation.
+        folder: where it goes; `backup.folder`, if not given.
 
     Raises:
-        Refused: it is no backup, is damaged, or holds what no backup holds.
+        BackupError: it could not be done.
     """
-    count, total, previous, entries = 0, 0, None, Listing()
-    with entries.file, _content(file, passphrase) as content, _damaged():
-        tar = tarfile.TarFile(fileobj=content, tarinfo=_Header)
-        while (header := tar.next()) and header.name != MANIFEST:
-            _forget_members(tar)
-            _require_place(header, previous)
-            previous = header
-            total += header.size
-            if limit is not None and total > limit:
-                raise Refused(f"unpacks to more than the {limit} bytes that are free")
-            source = Measured(_stream(tar, header), lambda _: position(file.tell())) if header.isreg() else None
-            take(_entry(header), source)
-            if source:
-                source.drain()
-                count += 1
-            entries.add(_entry(header, source))
-        if not header or not header.isreg():
-            raise Refused("cut off, or not a backup: there is no manifest at its end")
-        manifest = _compare(_stream(tar, header), entries)
-        if tar.next() or any(rest := content.read(tarfile.RECORDSIZE + 1)) or len(rest) > tarfile.RECORDSIZE:
-            raise Refused("altered: there is something behind its end")
-    return Content(manifest, count, total)
+    folder, now = folder or folder_of(settings), f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    path = folder / f"{settings.app.slug}-{now}.tar.gz"
+    partial = folder / f"{PARTIAL}{path.name}"
+    with _one_line(path):
+        try:
+            with partial.open("xb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                write(settings, file)
+                file.flush()
+                os.fsync(file.fileno())
+            verify(partial, settings)
+            # Unlike a rename, this fails if there is one of that second.
+            path.hardlink_to(partial)
+        finally:
+            partial.unlink(missing_ok=True)
+    others = [other for other in backups_in(folder, settings) if other != path]
+    # What is dated later than now was made by a clock that was wrong: it goes first.
+    others.sort(key=lambda other: (other.name <= path.name, other.name))
+    for old in others[: max(0, len(others) - settings.backup.keep + 1)]:
+        old.unlink(missing_ok=True)
+    for left in folder.glob(f"{PARTIAL}*"):
+        if time.time() - left.stat().st_mtime > DAY:  # Its backup was killed.
+            left.unlink(missing_ok=True)
+    return path
 
 
-@contextmanager
-def _content(file: BinaryIO, passphrase: str) -> Iterator[IO[bytes]]:
-    """The tar in a backup, whether it is encrypted or not."""
-    file.seek(0)
-    start = file.read(len(GZIP))
-    file.seek(0)
-    if start == GZIP:
-        with gzip.GzipFile(fileobj=file) as content:
-            yield cast("IO[bytes]", content)
+def folder_of(settings: Settings) -> Path:
+    """Where the settings put backups."""
+    return settings.app_dir.path / (settings.backup.folder or settings.app_dir.backups)
+
+
+def backups_in(folder: Path, settings: Settings) -> list[Path]:
+    """The backups of this application in a folder, oldest first."""
+    return sorted(folder.glob(f"{settings.app.slug}-????????T??????Z.tar.gz"))
+
+
+def write(settings: Settings, file: BinaryIO) -> None:
+    """Write a backup into a stream, which may be that of a program that encrypts it or sends it elsewhere."""
+    root, url = settings.app_dir.path, database_url(settings)
+    hashes: dict[str, str] = {}
+    about = {"slug": settings.app.slug, "version": project_version(), "created": datetime.now(UTC).isoformat()}
+    with tempfile.TemporaryDirectory(dir=root / "work") as work, tarfile.open(fileobj=file, mode="w|gz") as tar:
+        copy = Path(work, "copy")
+        copy_database(url, copy)
+        _add(tar, copy, SQLITE if url.get_backend_name() == "sqlite" else POSTGRES, hashes)
+        for place in (inner for name in TOP for inner in _walk(root / name)):
+            name = str(place.relative_to(root))
+            # Of the database only the copy; of files only whole ones.
+            if not name.startswith(SQLITE) and not place.name.startswith(PARTIAL):
+                _add(tar, place, name, hashes)
+        manifest = Path(work, "manifest")
+        manifest.write_text(json.dumps({**about, "files": hashes}), encoding="utf-8")
+        _add(tar, manifest, MANIFEST, {})
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    """A file, or a folder and what is in it. Links are left out: they lead to what is not part of the app folder."""
+    if place.is_symlink() or not (place.is_file() or place.is_dir()):
         return
+    yield place
+    if place.is_dir():
+        for inner in sorted(place.iterdir()):
+            yield from _walk(inner)
+
+
+def _add(tar: tarfile.TarFile, place: Path, name: str, hashes: dict[str, str]) -> None:
     try:
-        outer = tarfile.TarFile(fileobj=file, tarinfo=_Header)
-    except (tarfile.TarError, EOFError):
-        raise Refused("not a backup") from None
-    with _damaged(), decrypt(outer, passphrase) as stream, gzip.GzipFile(fileobj=stream) as content:
-        yield cast("IO[bytes]", content)
+        if place.is_dir():
+            tar.addfile(tar.gettarinfo(place, name))
+            return
+        with place.open("rb") as file:
+            measured = _Measured(file)
+            tar.addfile(tar.gettarinfo(arcname=name, fileobj=file), measured)  # type: ignore[arg-type]
+            hashes[name] = measured.hash.hexdigest()
+    except FileNotFoundError:
+        pass  # It was removed since its folder was read, a day after its row.
 
 
-class _Header(tarfile.TarInfo):
-    """A header of the few kinds that a backup has.
+class _Measured:
+    """A file that is hashed while it is read."""
 
-    All others are refused before they are looked into: links, devices, sparse files, and extensions, whose length
-    Python's tarfile trusts.
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.hash.update(data)
+        return data
+
+
+def verify(path: Path, settings: Settings, into: Path | None = None) -> dict[str, Any]:
+    """Read a backup to its end and compare it with its manifest, which is returned; unpack it, if `into` is given.
+
+    Raises:
+        BackupError: it is damaged, altered, or no backup of this application.
     """
+    hashes: dict[str, str] = {}
+    manifest: dict[str, Any] = {}
+    with _one_line(path), gzip.open(path) as content, tarfile.open(fileobj=content, mode="r|") as tar:
+        for member in tar:
+            is_ours = member.name in (MANIFEST, POSTGRES) or member.name.split("/")[0] in TOP
+            is_new = not manifest and member.name not in hashes
+            if not is_ours or not is_new or not (member.isfile() or member.isdir()):
+                raise BackupError(f"{path}: {member.name!r} does not belong in a backup")
+            if member.name == MANIFEST:
+                if (file := tar.extractfile(member)) is None or member.size > LARGEST_MANIFEST:
+                    raise BackupError(f"{path}: the manifest is too large")
+                manifest = json.load(file)
+            elif into:
+                # Nothing outside of the folder, and no modes or owners that give more than the folder does.
+                tar.extract(member, into, filter="data")
+                if member.isfile():
+                    with (into / member.name).open("rb") as file:
+                        hashes[member.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            elif file := tar.extractfile(member):
+                hashes[member.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        while content.read(1 << 20):  # To its end, where gzip has the sum of all that was read.
+            pass
+        found = manifest["slug"]
+        if found != settings.app.slug:
+            raise BackupError(f"{path}: a backup of {found!r}, expected one of {settings.app.slug!r}")
+        if wrong := {name for name, _ in hashes.items() ^ manifest["files"].items()}:
+            raise BackupError(f"{path}: {min(wrong)!r} is not what the manifest says")
+    return manifest
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        header = super().frombuf(buf, encoding, errors)
-        is_name = header.type == tarfile.GNUTYPE_LONGNAME and header.size <= files.LONGEST_PATH + 2
-        if not (is_name or header.type in (tarfile.REGTYPE, tarfile.DIRTYPE)) or header.size < 0:
-            raise Refused(f"holds {header.name[:100]!r}, which is neither file nor folder")
-        if header.type == tarfile.DIRTYPE and header.size:
-            raise Refused(f"holds {header.name[:100]!r}, a folder with content")
-        return header
 
+def restore(path: Path, folder: Path, settings: Settings) -> None:
+    """Make an app folder of a backup: there when it is whole, or not at all; fill the PostgreSQL that it names.
 
-def _forget_members(tar: tarfile.TarFile) -> None:
-    """Keep memory free of what was dealt with; only since Python 3.13, tarfile can do so itself."""
-    tar.members.clear()  # type: ignore[attr-defined]
-
-
-def _entry(header: tarfile.TarInfo, source: Measured | None = None) -> Entry:
-    path = header.name.rstrip("/") if header.isdir() else header.name
-    sha256 = source.hash.hexdigest() if source else None
-    return Entry(path, f"{header.mode:04o}", header.uname, header.gname, int(header.mtime), header.size, sha256)
-
-
-def _require_place(header: tarfile.TarInfo, previous: tarfile.TarInfo | None) -> None:
-    """Refuse a path that leads elsewhere, that backups do not hold, or that comes twice.
-
-    This is stricter than the filters of tarfile, which Python has only since 3.11.4.
+    Raises:
+        BackupError: it is no such backup, or not whole, or `folder` or the database is in use.
     """
-    shown, path = repr(header.name[:100]), _entry(header).path
-    if not files.is_path(path) or files.FORBIDDEN.search(header.uname + header.gname):
-        raise Refused(f"holds {shown}, which is no path of a file in a backup")
-    if not files.is_included(path) or ("/" not in path and header.isdir() != (path in files.FOLDERS)):
-        raise Refused(f"holds {shown}, which belongs into no backup")
-    if header.mode & ~0o777 or not 0 <= header.mtime < 1 << 40:
-        raise Refused(f"holds {shown} with a mode or time that no backup has")
-    if previous:
-        names, before = files.sort_key(path), files.sort_key(_entry(previous).path)
-        if names <= before:
-            raise Refused(f"holds {shown} twice, or out of order")
-        if previous.isreg() and names[: len(before)] == before:
-            raise Refused(f"holds {shown} below a file")
-
-
-def _stream(tar: tarfile.TarFile, header: tarfile.TarInfo) -> IO[bytes]:
-    stream = tar.extractfile(header)
-    if stream is None:
-        raise Refused(f"holds {header.name[:100]!r}, which cannot be read")
-    return stream
-
-
-def _compare(manifest: IO[bytes], entries: Listing) -> Manifest:
-    """The manifest, if its list is the one that was made of what is really there."""
-    try:
-        start = msgspec.json.decode(manifest.readline(LONGEST_LINE).removesuffix(FILES_FOLLOW) + b"}")
-        if not isinstance(start, dict) or start.get("format") != FORMAT:
-            raise Refused(f"not of format {FORMAT}, the only one that this version reads")
-        told = msgspec.convert(start, Manifest)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise Refused(f"its manifest is damaged: {error}") from None
-    for mine in itertools.chain(entries.lines(), [END.strip()]):
-        theirs = manifest.readline(LONGEST_LINE).rstrip(b",\n")
-        if mine != theirs:
-            raise Refused(_difference(_path(mine), _path(theirs)))
-    if manifest.read(1):
-        raise Refused("altered: its manifest goes on behind its end")
-    return told
-
-
-def _path(line: bytes) -> str | None:
-    try:
-        return msgspec.json.decode(line, type=Entry).path
-    except (msgspec.DecodeError, msgspec.ValidationError):
-        return None  # It is the end of the list, or nothing that was ever on one.
-
-
-def _difference(found: str | None, told: str | None) -> str:
-    if found == told:
-        return f"altered: {found!r} is not what its manifest says"
-    if found and (told is None or files.sort_key(found) < files.sort_key(told)):
-        return f"altered: its manifest does not name {found!r}"
-    return f"altered: {told!r} is missing"
+    with _one_line(folder):
+        if folder.exists() and any(folder.iterdir()):
+            raise BackupError(f"{folder}: is not empty; name a folder that is empty or not there")
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            verify(path, settings, into=partial)
+            own = load({**os.environ, "APP_DIR": str(partial)})
+            dump = partial / POSTGRES
+            restore_database(database_url(own), dump if dump.exists() else partial / SQLITE)
+            dump.unlink(missing_ok=True)
+            own.app_dir.make()
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
-def _damaged() -> Iterator[None]:
+def _one_line(path: Path) -> Iterator[None]:
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, RecursionError) as error:
-        raise Refused(f"damaged: {error}") from None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, KeyError, TypeError, ValueError) as error:
+        raise BackupError(f"{path}: not a backup, or damaged: {error}") from None
+    except OSError as error:
+        raise BackupError(f"{error.filename or path}: {error.strerror or error}") from None

@@ -8,18 +8,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from config.appdir import ROOT, AppDir, AppDirError
-from config.loading import SECTIONS, find_app_dir, load, project_release, project_version
+from config.appdir import PARTS, ROOT, AppDir
+from config.errors import ConfigError
+from config.loading import find_app_dir, load, project_release, project_version
 from config.masking import mask, printable
 from config.safety import require_safe
-from config.settings import Settings
-from config.sources import ConfigError
+from config.settings import SECTIONS, Settings
 
 __all__ = [
+    "PARTS",
     "ROOT",
     "SECTIONS",
     "AppDir",
-    "AppDirError",
     "ConfigError",
     "Settings",
     "exit_on_problems",

@@ -1,71 +1,42 @@
 """The app folder: the one place that holds an installation's config, data and logs."""
 
-import json
+import grp
+import os
+import pwd
+import re
+import secrets
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from config.sources import ConfigError, Leaf, read_folder
-
-if TYPE_CHECKING:
-    from config.appdir_changes import Change, Finding
-
+from config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
+MAKE = "python main.py appdir make"
+MODE = 0o750
+SECRET = re.compile(r"(?m)^SECRET_KEY=.")
 
 
 class Part(NamedTuple):
-    """A folder in the app folder.
+    """A folder in the app folder. The service writes the ones that are `written`; the others it only reads."""
 
-    The service writes the ones that are `written`; the others are the administrator's, and it only reads them. What is
-    `disposable` may be deleted at any time.
-    """
-
-    purpose: str
     written: bool = True
     in_backups: bool = True
-    disposable: bool = False
-    mode: int = 0o750
-    folders: tuple[str, ...] = ()
 
 
 PARTS = {
-    "config": Part("settings of this installation, which go before those of the project", written=False),
-    "data": Part("the SQLite database, and files", folders=("batches", "exports", "templates", "upgrades", "uploads")),
-    "static": Part("built assets, for the web server", written=False, in_backups=False),
-    "media": Part("users' files, for the web server"),
-    "logs": Part("logs in files", in_backups=False),
-    "sessions": Part("web sessions, if they are kept on disk", folders=("data", "lock")),
-    "work": Part(
-        "what the processes of the service tell each other; what is in it may vanish", in_backups=False, disposable=True
-    ),
-    "cache": Part("what can be made again", in_backups=False, disposable=True),
-    "backups": Part("backups, with all secrets in them; copy them to another machine", in_backups=False, mode=0o700),
+    "config": Part(written=False),
+    "data": Part(),
+    "media": Part(),
+    "static": Part(written=False, in_backups=False),
+    "logs": Part(in_backups=False),
+    "work": Part(in_backups=False),
+    "backups": Part(in_backups=False),
 }
-# The same with the folders in them.
-FOLDERS = {
-    place: part for name, part in PARTS.items() for place in (name, *(f"{name}/{inner}" for inner in part.folders))
-}
-FILES = {
-    ".env": "secrets and environment variables",
-    "README.md": "this list",
-    "appdir.json": "whose folder this is",
-}
-# Of what the folder looks like. One that newer code has made may hold what this code would break.
-FORMAT = 1
-MAKE = "python main.py appdir make"
-
-
-def application(root: Path = ROOT) -> str:
-    """The slug in the project's `config/app.*`, by which an app folder knows whose it is.
-
-    No overlay changes it: else an installation's settings would make its own folder somebody else's.
-
-    Raises:
-        ConfigError: a file in `config/` cannot be read.
-    """
-    slug = read_folder(root / "config", root).get("app", {}).get("slug")
-    return str(slug.value) if isinstance(slug, Leaf) else root.name
 
 
 @dataclass(frozen=True)
@@ -80,23 +51,18 @@ class AppDir:
         return self.path / ".env"
 
     @property
-    def marker(self) -> Path:
-        """Tells which application the folder belongs to."""
-        return self.path / "appdir.json"
-
-    @property
     def config(self) -> Path:
-        """Overlays of the project's `config/`."""
+        """Settings that go before those of the project."""
         return self.path / "config"
 
     @property
     def data(self) -> Path:
-        """Files and the SQLite database."""
+        """The SQLite database, and files that only the service reads."""
         return self.path / "data"
 
     @property
     def database(self) -> Path:
-        """The database when no other is set."""
+        """The database, if no other is set."""
         return self.data / "app.sqlite3"
 
     @property
@@ -106,13 +72,8 @@ class AppDir:
 
     @property
     def error_log(self) -> Path:
-        """The latest errors of all processes, a JSON object a line."""
+        """The errors of all processes, a JSON object a line."""
         return self.logs / "errors.jsonl"
-
-    @property
-    def audit_log(self) -> Path:
-        """What administrators have done, a JSON object a line."""
-        return self.logs / "audit.jsonl"
 
     @property
     def work(self) -> Path:
@@ -120,78 +81,95 @@ class AppDir:
         return self.path / "work"
 
     @property
-    def metrics(self) -> Path:
-        """What processes count, in files that one of them can add up."""
-        return self.work / "metrics"
-
-    @property
-    def backup_lock(self) -> Path:
-        """The file that is locked while a backup is made."""
-        return self.work / "backup.lock"
-
-    @property
     def backups(self) -> Path:
         """Backups, if the settings name no other folder."""
         return self.path / "backups"
 
-    def make(self, user: str | None = None, group: str | None = None, *, dry_run: bool = False) -> "list[Change]":
-        """Make what is missing, and mend modes and owners; returns what was changed.
-
-        Every link in the place of a folder or a file of ours is refused: a backup would leave out what is behind it,
-        and owners and modes would be changed outside of the folder.
+    def make(self, user: str | None = None, group: str | None = None) -> list[str]:
+        """Make what is missing, with a secret, and mend modes and owners; returns a line for each change.
 
         Args:
-            user: who the service runs as, and shall own what it writes; as it is, if not given.
-            group: may read what the service needs; as it is, or the user's own, if not given.
-            dry_run: change nothing, and return what would be changed.
+            user: the service's user, who will own what the service writes; owners stay as they are, if not given.
+            group: the group that may read what the service reads; it stays as it is, if not given.
 
         Raises:
-            AppDirError: with a line for each reason why that cannot be done. Nothing was changed, unless the disk
-                itself has failed.
+            ConfigError: the user or group is unknown, or something else stands in the place of a folder.
         """
-        from config import appdir_changes
-
-        return appdir_changes.make(self, user, group, dry_run=dry_run)
-
-    def check(self, user: str | None = None, group: str | None = None, *, mend: str = MAKE) -> "list[Finding]":
-        """What `make` would change, and files in `config/` that others may write.
-
-        Args:
-            user: as for `make`.
-            group: as for `make`.
-            mend: the command that calls `make` in the same way.
-
-        Raises:
-            AppDirError: as `make`.
-        """
-        from config import appdir_changes
-
-        return appdir_changes.check(self, user, group, mend=mend)
-
-    def stranger(self, slug: str) -> str | None:
-        """Why the folder cannot be used by the application of that slug, in a line; None if it can be."""
-        expected = {"application": slug, "format": FORMAT}
-        mend = f"expected {json.dumps(expected)}; write that, or use another folder"
+        uid, gid = _numbers(user, group)
+        lines: list[str] = []
         try:
-            if self.marker.is_symlink():
-                return f"{self.marker}: found a link, {mend}"
-            found = json.loads(self.marker.read_bytes())
-            owner, version = found["application"], int(found["format"])
-        except FileNotFoundError:
-            return None
+            for place, owner in self._folders(uid):
+                with suppress(FileExistsError):
+                    place.mkdir(MODE, parents=place == self.path)
+                    lines.append(f"{place}: made")
+                lines += _settle(place, os.O_DIRECTORY, MODE, owner, gid, mend=True)
+            with open(self.env_file, "a+", encoding="utf-8", opener=_without_links) as file:
+                file.seek(0)
+                if not SECRET.search(file.read()):
+                    file.write(f"\nSECRET_KEY={secrets.token_urlsafe(32)}\n")
+                    lines.append(f"{self.env_file}: a new secret was written")
+            lines += _settle(self.env_file, 0, 0o640 if group else 0o600, -1, gid, mend=True)
         except OSError as error:
-            return f"{self.marker}: cannot be read: {error.strerror}"
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return f"{self.marker}: is broken, {mend}"
-        if owner != slug:
-            return f"{self.path}: is the app folder of {owner!r}, not of {slug!r}; use another folder"
-        if version > FORMAT:
-            return (
-                f"{self.path}: was made by a newer version (format {version}, this one knows {FORMAT}); "
-                "use that version, or another folder"
-            )
-        return None
+            raise ConfigError(f"{error.filename}: cannot be made or mended: {error.strerror}") from None
+        return lines
+
+    def check(self, user: str | None = None, group: str | None = None) -> list[str]:
+        """A line for everything that `make` would change, and for settings that others could change."""
+        uid, gid = _numbers(user, group)
+        lines: list[str] = []
+        for place, flags, mode, owner in [
+            *((folder, os.O_DIRECTORY, MODE, owner) for folder, owner in self._folders(uid)),
+            (self.env_file, 0, 0o640, -1),
+        ]:
+            try:
+                lines += _settle(place, flags, mode, owner, gid, mend=False)
+            except OSError as error:
+                lines.append(f"{place}: {error.strerror}")
+        return [*(f"{line}; run `{MAKE}`" for line in lines), *self.exposed()]
+
+    def exposed(self) -> list[str]:
+        """A line for each place where others could change the code that runs, or read the secret."""
+        places = [
+            (place, stat.S_IWOTH, "o-w") for place in (self.path, self.data, self.config, *self.config.rglob("*"))
+        ]
+        return [
+            f"{place}: others may reach it; run `chmod {mend} {shlex.quote(str(place))}`"
+            for place, others, mend in [*places, (self.env_file, stat.S_IRWXO, "o=")]
+            if place.exists() and place.stat().st_mode & others
+        ]
+
+    def _folders(self, uid: int) -> Iterator[tuple[Path, int]]:
+        """The folders with their owners: what the service only reads is root's."""
+        for name, part in {"": Part(written=False), **PARTS}.items():
+            yield self.path / name, uid if part.written or uid == -1 else os.geteuid()
 
 
-class AppDirError(ConfigError):
-    """The app folder cannot be made; each problem names a path or an option."""
+def _settle(place: Path, flags: int, mode: int, uid: int, gid: int, *, mend: bool) -> Iterator[str]:
+    """Compare, and mend, through a descriptor that follows no link: the service could have put one in its place."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | flags)
+    try:
+        status = os.fstat(descriptor)
+        too_open = stat.S_IMODE(status.st_mode) & ~mode
+        wrong = [f"mode {stat.S_IMODE(status.st_mode):o}, expected {mode:o}"] if too_open else []
+        if uid not in (-1, status.st_uid):
+            wrong.append(f"owner {status.st_uid}, expected {uid}")
+        if gid not in (-1, status.st_gid):
+            wrong.append(f"group {status.st_gid}, expected {gid}")
+        if mend and wrong:
+            os.fchown(descriptor, uid, gid)
+            os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+    if wrong:
+        yield f"{place}: {', '.join(wrong)}{' (mended)' if mend else ''}"
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _numbers(user: str | None, group: str | None) -> tuple[int, int]:
+    try:
+        return pwd.getpwnam(user).pw_uid if user else -1, grp.getgrnam(group).gr_gid if group else -1
+    except KeyError as error:
+        raise ConfigError(f"{error.args[0]}; create it, or name another one") from None

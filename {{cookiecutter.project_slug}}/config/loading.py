@@ -1,45 +1,29 @@
 """From files and environment to checked settings."""
 
+import configparser
+import io
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
+import yaml
+from dotenv.parser import parse_stream
 
-from config.appdir import ROOT, AppDir, application
-from config.env_file import read_env_file
+from config.appdir import ROOT, AppDir
+from config.errors import ConfigError
 from config.masking import mask
-from config.settings import Settings
-from config.sources import ConfigError, Tree, fill_in, origins, overlay, plain, read_environment, read_folder
+from config.settings import SECTIONS, Settings
 
 ENVIRONMENTS = ("development", "testing", "production")
-SECTIONS = {
-    name: kind
-    for name, kind in get_type_hints(Settings).items()
-    if name == "logging" or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
-}
-UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`")
-
-
-@cache
-def project_version(root: Path = ROOT) -> str:
-    """The version in `pyproject.toml`."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["version"])
-
-
-@cache
-def project_release(root: Path = ROOT) -> str | None:
-    """The name of the release that this code is, which `deploy/release.py` writes beside it; None elsewhere."""
-    try:
-        return (root / "RELEASE").read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::([^}]*))?\}")
+# Both are safe; the one in C, where it is there, is ten times as fast.
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Settings:
@@ -53,125 +37,211 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
         ConfigError: with one line for each thing that is wrong.
     """
     environ = os.environ if environ is None else environ
-    base = read_folder(root / "config", root)
     app_dir = find_app_dir(environ, root)
-    environ = {**read_env_file(app_dir.env_file), **environ}
-    environment = _environment(environ)
-
-    tree = base
-    for above in (
-        read_folder(root / "config" / environment, root),
-        read_folder(app_dir.config, root),
-        read_environment(environ),
-    ):
-        tree = overlay(tree, above)
-    tree = fill_in(tree, {**environ, "APP_DIR": str(app_dir.path)})
-
-    problems: list[str] = []
-    sections = {name: _section(name, kind, tree.get(name), problems) for name, kind in SECTIONS.items()}
-    for key, source in origins(tree):
-        if (section := key.split(".")[0]) not in SECTIONS:
-            problems.append(f"{source}: {section}: unknown section; expected one of {', '.join(SECTIONS)}")
-    if problems:
-        raise ConfigError(*dict.fromkeys(problems))
-    return Settings(environment=environment, root=root, app_dir=app_dir, origins=dict(origins(tree)), **sections)
-
-
-def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> AppDir:
-    """The app folder, which can be found while other settings are wrong.
-
-    Args:
-        environ: environment variables; those of the process if not given.
-        root: the project's folder.
-
-    Raises:
-        ConfigError: APP_DIR is empty.
-    """
-    environ = os.environ if environ is None else environ
-    if "APP_DIR" in environ:
-        if not environ["APP_DIR"]:
-            raise ConfigError("environment variable APP_DIR: found nothing, expected a folder; set or unset it")
-        return AppDir(Path(environ["APP_DIR"]).absolute())
-    if environ.get("APP_ENV") == "production":
-        return AppDir(Path("/srv", application(root), "shared"))
-    return AppDir(root / "instance")
-
-
-def _environment(environ: Mapping[str, str]) -> str:
+    environ = {**_env_file(app_dir.env_file), **environ, "APP_DIR": str(app_dir.path)}
     environment = environ.get("APP_ENV", "development")
     if environment not in ENVIRONMENTS:
         raise ConfigError(f"APP_ENV: found {environment!r}, expected one of {', '.join(ENVIRONMENTS)}")
-    return environment
+
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for folder in (root / "config", root / "config" / environment, app_dir.config):
+        for path in sorted(path for path in folder.glob("*.*") if path.suffix in PARSERS):
+            source = str(path.relative_to(root) if path.is_relative_to(root) else path)
+            _lay_over(values, {path.stem: _fill_in(_parse(path, source), environ, source)}, source, origins)
+    for name, text in sorted(environ.items()):
+        if name.startswith("APP_") and "__" in name:
+            _lay_over(values, _from_variable(name, text), f"environment variable {name}", origins)
+
+    sections = {"logging": values.pop("logging", {})}
+    problems = [
+        f"{_source(origins, name)}: {name}: unknown section, expected one of {', '.join(SECTIONS)}"
+        for name in sorted(values.keys() - SECTIONS.keys())
+    ]
+    for name, kind in SECTIONS.items():
+        sections[name], found = _section(name, kind, values.get(name, {}), origins)
+        problems += found
+    if problems:
+        raise ConfigError(*problems)
+    return Settings(environment=environment, root=root, app_dir=app_dir, origins=origins, **sections)
 
 
-def _section(name: str, kind: Any, tree: Tree | None, problems: list[str]) -> Any:
-    """The section's struct; adds a line to `problems` for each key that is wrong."""
-    if tree is None:
-        problems.append(f"config/{name}.*: {name}: the file is missing; bring it back from the template")
+def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> AppDir:
+    """The app folder, which can be found while other settings are wrong; raises `ConfigError` if APP_DIR is empty."""
+    environ = os.environ if environ is None else environ
+    if (given := environ.get("APP_DIR")) is not None:
+        if not given:
+            raise ConfigError("environment variable APP_DIR: found nothing, expected a folder; set or unset it")
+        return AppDir(Path(given).absolute())
+    if environ.get("APP_ENV") == "production":
+        return AppDir(Path("/srv", _project(root)["name"], "shared"))
+    return AppDir(root / "instance")
+
+
+def project_version(root: Path = ROOT) -> str:
+    """The version in `pyproject.toml`."""
+    return str(_project(root)["version"])
+
+
+@cache
+def project_release(root: Path = ROOT) -> str | None:
+    """The name of the release that this code is, which `deploy/release.py` writes beside it; None elsewhere."""
+    try:
+        return (root / "RELEASE").read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
         return None
-    if name == "logging":
-        return plain(tree)
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
-    sources = dict(origins(tree, (name,)))
-    for key in tree.keys() - fields.keys():
-        source = _first(sources, f"{name}.{key}")
-        problems.append(f"{source}: {name}.{key}: unknown key; expected one of {', '.join(fields)}")
-    values = {}
-    for key, field in fields.items():
-        if key not in tree:
-            problems.append(f"{_first(sources, name)}: {name}.{key}: missing; expected {_wanted(field.type)}")
-            continue
-        value = _from_text(plain(tree[key]), field.type)
-        try:
-            values[key] = msgspec.convert(value, field.type, strict=False)
-        except msgspec.ValidationError as error:
-            if isinstance(value, dict) and "`$[...]" in str(error):
-                problems += _table_problems(f"{name}.{key}", field.type, value, sources)
-                continue
-            reason, _, inner = str(error).partition(" - at `$")
-            path = f"{name}.{key}{inner.rstrip('`')}"
-            if unknown := UNKNOWN_FIELD.fullmatch(reason):
-                path, reason = f"{path}.{unknown[1]}", "unknown key"
-            source = sources.get(path) or _first(sources, f"{name}.{key}")
-            problems.append(f"{source}: {path}: {_explain(reason, path, value)}")
-    return kind(**values) if len(values) == len(fields) else None
 
 
-def _table_problems(path: str, kind: Any, table: dict[str, Any], sources: Mapping[str, str]) -> Iterator[str]:
-    """A line for each key of a table that is wrong; msgspec does not say which."""
-    for key, value in table.items():
-        try:
-            msgspec.convert({key: value}, kind, strict=False)
-        except msgspec.ValidationError as error:
-            here = f"{path}.{key}"
-            yield f"{_first(sources, here)}: {here}: {_explain(str(error).partition(' - at')[0], here, value)}"
+@cache
+def _project(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
 
 
-def _first(sources: Mapping[str, str], prefix: str) -> str:
-    found = (source for path, source in sources.items() if f"{path}.".startswith(f"{prefix}."))
-    return next(found, f"config/{prefix.partition('.')[0]}.*")
+def _env_file(path: Path) -> dict[str, str]:
+    """The variables of a `.env` file, as python-dotenv reads it; a broken line, which may be a secret, is not shown."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    bindings = list(parse_stream(io.StringIO(text)))
+    if broken := [binding for binding in bindings if binding.error or (binding.key and binding.value is None)]:
+        raise ConfigError(*(f"{path}:{binding.original.line}: expected NAME=value" for binding in broken))
+    return {binding.key: binding.value or "" for binding in bindings if binding.key}
 
 
-def _wanted(kind: Any) -> str:
-    kind = getattr(kind, "__origin__", kind)
-    return {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}.get(
-        getattr(kind, "__name__", ""), "a list or table"
-    )
+def _parse_ini(text: str) -> dict[str, Any]:
+    parser = configparser.ConfigParser(interpolation=None, default_section="")
+    parser.read_string(text)
+    return {key: value for name in parser.sections() for key, value in parser[name].items()}
 
 
-def _from_text(value: Any, kind: Any) -> Any:
-    """A list or table that came as JSON text, as it does from an environment variable."""
-    if isinstance(value, str) and _wanted(kind) == "a list or table" and value[:1] in "[{":
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return value
+PARSERS: dict[str, Callable[[str], Any]] = {
+    ".yaml": lambda text: yaml.load(text, YAML_LOADER),  # noqa: S506  (a safe loader)
+    ".json": json.loads,
+    ".ini": _parse_ini,
+}
 
 
-def _explain(reason: str, path: str, value: Any) -> str:
-    reason = reason[0].lower() + reason[1:].replace("`", "")
+def _parse(path: Path, source: str) -> dict[str, Any]:
+    try:
+        content = PARSERS[path.suffix](path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
+    except (ValueError, yaml.YAMLError, configparser.Error) as error:
+        raise ConfigError(f"{source}: not valid {path.suffix[1:].upper()}: {' '.join(str(error).split())}") from None
+    if content is not None and not isinstance(content, dict):
+        raise ConfigError(f"{source}: expected keys with values, found {type(content).__name__}")
+    return content or {}
+
+
+def _fill_in(value: Any, environ: Mapping[str, str], source: str) -> Any:
+    """`${NAME}` and `${NAME:default}` in every text replaced: after parsing, so that a value stays one value."""
+
+    def variable(match: re.Match[str]) -> str:
+        found = environ.get(match[1], match[2])
+        if found is None:
+            name = match[1]
+            raise ConfigError(f"{source}: ${{{name}}} is not set; set it in the environment or the app folder's .env")
+        return found
+
     if isinstance(value, dict):
-        return reason
-    hint = "; put it in quotes" if reason.startswith("expected str") and not isinstance(value, str) else ""
-    return f"{reason.split(', got')[0]}, found {mask(path, value)!r}{hint}"
+        return {key: _fill_in(inner, environ, source) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_fill_in(inner, environ, source) for inner in value]
+    return VARIABLE.sub(variable, value) if isinstance(value, str) else value
+
+
+def _from_variable(name: str, text: str) -> dict[str, Any]:
+    """What `APP_<SECTION>__<KEY>` says. With `__FILE` behind it, the value is that file's text."""
+    path = name.removeprefix("APP_").lower().split("__")
+    if path[-1] == "file" and len(path) > 2:
+        path.pop()
+        try:
+            text = Path(text).read_text(encoding="utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"environment variable {name}: {text} cannot be read: {error}") from None
+    value: Any = text
+    for key in reversed(path):
+        value = {key: value}
+    branch: dict[str, Any] = value
+    return branch
+
+
+def _lay_over(
+    below: dict[str, Any], above: dict[str, Any], source: str, origins: dict[str, str], path: str = ""
+) -> None:
+    """Put `above` over `below`, key by key, and note where each value came from."""
+    for key, value in above.items():
+        here = f"{path}{key}"
+        if isinstance(value, dict) and isinstance(below.setdefault(key, {}), dict):
+            origins.pop(here, None)
+            _lay_over(below[key], value, source, origins, f"{here}.")
+        else:
+            for inner in [name for name in origins if name.startswith(f"{here}.")]:
+                del origins[inner]
+            below[key], origins[here] = value, source
+
+
+def _source(origins: Mapping[str, str], key: str) -> str:
+    """Where a value came from; for one that is missing, where its neighbours did."""
+    while key:
+        inside = (source for name, source in origins.items() if name == key or name.startswith(f"{key}."))
+        if found := next(inside, None):
+            return found
+        key = key.rpartition(".")[0]
+    return "config/"
+
+
+def _section(
+    name: str, kind: type[msgspec.Struct], values: dict[str, Any], origins: Mapping[str, str]
+) -> tuple[Any, list[str]]:
+    """The section's struct, and a line for each key that is wrong."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    problems, converted = [], {}
+    for key in fields | values:
+        here, value = f"{name}.{key}", values.get(key)
+        if key not in fields:
+            problems.append(f"{_source(origins, here)}: {here}: unknown key, expected one of {', '.join(fields)}")
+        elif key not in values:
+            problems.append(f"{_source(origins, here)}: {here}: is missing")
+        else:
+            try:
+                converted[key] = _convert(value, fields[key])
+            except msgspec.DecodeError:
+                problems += _mistakes(here, value, fields[key], origins)
+    return (None if problems else kind(**converted)), problems
+
+
+def _convert(value: Any, wanted: Any) -> Any:
+    try:
+        return msgspec.convert(value, wanted, strict=False)
+    except msgspec.ValidationError:
+        if isinstance(value, str) and value[:1] in ("[", "{"):
+            # Lists and tables come as JSON from environment variables.
+            return msgspec.json.decode(value, type=wanted)
+        raise
+
+
+def _mistakes(here: str, value: Any, wanted: Any, origins: Mapping[str, str]) -> Iterator[str]:
+    """A line for each value that is not what is wanted."""
+    try:
+        _convert(value, wanted)
+    except msgspec.DecodeError as error:
+        reason, _, inner = str(error).replace("`", "").partition(" - at $")
+        if inner == "[...]" and isinstance(value, dict):
+            if len(value) > 1:  # msgspec does not say which key it is.
+                for item in value.items():
+                    yield from _mistakes(here, dict([item]), wanted, origins)
+                return
+            ((key, value),) = value.items()
+            here, inner = f"{here}.{key}", ""
+        reason, unknown, name = reason.partition("Object contains unknown field ")
+        inner += f".{name}" if unknown else ""
+        expected = "unknown key" if unknown else reason.partition(", got")[0].replace("Expected", "expected")
+        shown = "" if isinstance(value, dict | list) else f", found {mask(here, value)!r}"
+        hint = "; put it in quotes" if reason.startswith("Expected str, got") else ""
+        source = _source(origins, f"{here}{inner}".partition("[")[0])
+        yield f"{source}: {here}{inner}: {expected}{shown}{hint}"

@@ -1,13 +1,13 @@
 """What can be set: one struct a section, one field a key. The values are in the files beside this one."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 from msgspec import Meta, Struct
 
 from config.appdir import AppDir
+from config.errors import ConfigError
 from config.masking import mask
-from config.sources import ConfigError
 
 Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -25,6 +25,7 @@ class App(Struct, frozen=True, forbid_unknown_fields=True):
     description: str
     features: list[Text]
     secret_key: str
+    secret_key_fallbacks: list[str]
     debug: bool
 
 
@@ -105,19 +106,6 @@ class Backup(Struct, frozen=True, forbid_unknown_fields=True):
 
     folder: str
     keep: Positive
-    passphrase: str
-
-
-class Deploy(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/deploy.ini`, which `deploy/release.py` reads; the service itself uses none of it."""
-
-    host: str
-    user: Text
-    group: Text
-    certificate: str
-    certificate_key: str
-    upload_limit: Text
-    keep: Positive
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -140,7 +128,6 @@ class Settings(Struct, frozen=True):
     app: App
     backup: Backup
     database: Database
-    deploy: Deploy
     storage: Storage
     queue: Queue
     schedule: Schedule
@@ -152,8 +139,11 @@ class Settings(Struct, frozen=True):
 
     def wrong(self, key: str, found: str, reason: object) -> ConfigError:
         """The error for a value that is right by type and still cannot be used."""
-        names = key.split(".")
-        # A table that was given as one JSON text has one origin for all that is in it.
-        sources = (self.origins.get(".".join(names[:count])) for count in range(len(names), 0, -1))
-        source = next(filter(None, sources), f"config/{names[0]}.*")
+        source = self.origins.get(key, f"config/{key.partition('.')[0]}.*")
         return ConfigError(f"{source}: {key}: found {mask(key, found)!r}: {reason}")
+
+
+# Without `logging`, whose keys are those of `logging.config.dictConfig`.
+SECTIONS: dict[str, type[Struct]] = {
+    name: kind for name, kind in get_type_hints(Settings).items() if isinstance(kind, type) and issubclass(kind, Struct)
+}

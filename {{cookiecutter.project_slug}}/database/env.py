@@ -25,27 +25,25 @@ class KeepNumbers(SQLiteImpl):
 
     def prep_table_for_batch(self, batch_impl: Any, table: Table) -> None:
         super().prep_table_for_batch(batch_impl, table)
-        copy, names = batch_impl.new_table, {"table": table.name, "copy": batch_impl.new_table.name}
-        made = self.connection and self.connection.scalar(
-            text("SELECT sql FROM sqlite_master WHERE name = :table"), names
-        )
-        if self.connection and "AUTOINCREMENT" in made:
+        copy, made = batch_impl.new_table, text("SELECT sql FROM sqlite_master WHERE name = :table")
+        names = {"table": table.name, "copy": copy.name}
+        if self.connection and "AUTOINCREMENT" in str(self.connection.scalar(made, names)):
             copy.dialect_options["sqlite"]["autoincrement"] = True
-            last = "INSERT INTO sqlite_sequence SELECT :copy, seq FROM sqlite_sequence WHERE name = :table"
-            self.connection.execute(text(last), names)
+            last = text("INSERT INTO sqlite_sequence SELECT :copy, seq FROM sqlite_sequence WHERE name = :table")
+            self.connection.execute(last, names)
 
 
 def take_turn(connection: Connection, stack: ExitStack) -> None:
-    """Wait until nobody else migrates this database; how long that, and a migration, may take has no limit."""
+    """Wait until no other process migrates this database. The wait and the migration may take as long as they need."""
     if connection.dialect.name == "postgresql":
-        connection.connection.driver_connection.patience = None
+        connection.connection.driver_connection.patience = None  # type: ignore[union-attr]
         for statement in ("SET statement_timeout = 0", "SET lock_timeout = 0", "SELECT pg_advisory_lock(1)"):
             connection.exec_driver_sql(statement)
     else:
-        folder = os.open(Path(connection.engine.url.database).parent, os.O_RDONLY)
+        folder = os.open(Path(str(connection.engine.url.database)).parent, os.O_RDONLY)
         stack.callback(os.close, folder)
         fcntl.flock(folder, fcntl.LOCK_EX)
-        # Dropping a table that was copied would delete the rows that refer to it.
+        # Otherwise, dropping a table that was copied would delete the rows that refer to it.
         connection.exec_driver_sql("PRAGMA foreign_keys = OFF")
     connection.commit()
 
@@ -55,19 +53,21 @@ def render_item(kind: str, item: object, _context: object) -> str | Literal[Fals
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
-def migrate(stack: ExitStack) -> None:
-    """Run Alembic's command on the engine that the caller passed, or else on the configured database."""
-    engine = context.config.attributes.get("engine")
+# Which revisions run is news for whoever migrates; the rest is noise.
+migrations = logging.getLogger("alembic.runtime.migration")
+migrations.setLevel(logging.INFO)
+migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
+with ExitStack() as stack:
+    engine, connection = context.config.attributes.get("engine"), None
     if engine is None:
         with exit_on_problems():
             app = create_app()  # This imports all models.
         stack.callback(svcs.flask.close_registry, app)
         with app.app_context():
             engine = svcs.flask.get(Engine)
-    connection = None
     if not context.is_offline_mode():
         connection = stack.enter_context(engine.connect())
-        # No session may get a connection without references or limits.
+        # No session may get a connection that checks no references, or waits for ever.
         stack.callback(connection.invalidate)
         take_turn(connection, stack)
     context.configure(
@@ -85,11 +85,3 @@ def migrate(stack: ExitStack) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
-
-
-# Which revisions run is news for whoever migrates, and noise in the logs of a web server.
-migrations = logging.getLogger("alembic.runtime.migration")
-migrations.setLevel(logging.INFO)
-migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
-with ExitStack() as stack:
-    migrate(stack)

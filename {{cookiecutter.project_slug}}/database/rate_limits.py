@@ -1,16 +1,15 @@
 """Counts of rate-limited requests, kept in the database: all processes count together, and a deploy resets nothing."""
 
 from limits.storage import Storage
-from sqlalchemy import Engine, Executable, String, and_, case, delete, not_, select
+from sqlalchemy import Engine, Executable, String, and_, case, delete, exc, not_, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database.base import Base, database_time, utc_now
 
 
 class RateLimit(Base):
-    """Hits of a key in the window from `started` to `expires`, in seconds since the epoch."""
+    """Hits of a key from `started` to `expires`, in seconds since the epoch. None count that start in the future."""
 
     __tablename__ = "rate_limit"
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -20,7 +19,6 @@ class RateLimit(Base):
 
 
 NOW = database_time()
-# A window that starts later than now was made while the clock was wrong.
 RUNS = and_(RateLimit.started <= NOW, RateLimit.expires > NOW)
 REMOVE_EXPIRED = delete(RateLimit).where(not_(RUNS))
 
@@ -29,7 +27,7 @@ class DatabaseStorage(Storage):
     """Fixed windows, for Flask-Limiter as `database://`. A hit stays counted when its request is rolled back."""
 
     STORAGE_SCHEME = ["database"]  # noqa: RUF012  (typed by the base class)
-    base_exceptions = SQLAlchemyError
+    base_exceptions = exc.SQLAlchemyError
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, engine: Engine) -> None:
         super().__init__(uri, wrap_exceptions)

@@ -1,782 +1,565 @@
 #!/usr/bin/env python3
-"""Installs the service on a host, switches releases, and goes back to one that was live before.
+"""Installs the service on a host, switches its releases, goes back to an earlier one, and checks the host.
 
-Needs nothing but the host's own Python, 3.11 or newer, and runs as root: `python3 deploy/release.py --help`.
-docs/production.md tells the whole story.
+It needs nothing but the host's own Python, 3.11 or newer, and runs as root; docs/production.md leads through it.
 
 A release is a folder in /srv/<slug>/releases, named by the time in UTC at which it came. The link /srv/<slug>/app leads
-to the one that is live. Two files in a release remember what became of it: LIVE, once it has served, and BAD, why it is
-not to be gone back to.
+to the live one. Each release is an instance of one systemd unit, <slug>@<release>.service, and all of them share the
+socket that systemd holds: a new one starts beside the old one, which ends once the new one is ready. So no request
+fails, and what does not start was never live. A file LIVE in a release says that it has been live.
 """
+
+# ruff: noqa: D103, S603  (a script that prints, and runs the host's programs)
 
 import argparse
 import configparser
-import filecmp
-import grp
+import fcntl
+import gzip
 import hashlib
 import http.client
-import importlib
 import json
 import os
-import pwd
 import re
 import shutil
 import signal
+import socket
+import ssl
+import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-if __name__ == "__main__":
-    # Root runs this from releases and from unpacked artifacts, and no byte-code is left there.
-    sys.dont_write_bytecode = True
-    # The modules below are those beside this file, wherever it is run. Nothing else of the project is looked for there,
-    # where it could take the place of one of Python's own modules.
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    importlib.import_module("deploy")
-    del sys.path[0]
-
-from deploy.doctor import doctor
-from deploy.installation import (
-    BAD_INPUT,
-    DOWN,
-    INTERRUPTED,
-    MIGRATION,
-    PREFLIGHT,
-    ROLLED_BACK,
-    Failure,
-    Site,
-    Steps,
-    ask,
-    environment,
-    last_logged,
-    load_site,
-    locked,
-    logged,
-    problems_of,
-    read,
-    render,
-    require,
-    require_installed,
-    require_root,
-    run,
-    running,
-    say,
-    static_files,
-    write,
-)
-
-OPTIONS = {
-    "host": "the name that nginx answers to",
-    "user": "who the service runs as (default: www-data)",
-    "group": "who may read the app folder (default: that user's own)",
-    "certificate": "PEM file for TLS; without one nginx speaks HTTP, for a proxy in front that speaks TLS",
-    "certificate_key": "its key",
+PROJECT = Path(__file__).resolve().parent.parent
+# As which Debian's nginx runs.
+WEB_SERVER = "www-data"
+# What the service writes in the app folder.
+WRITTEN = ("data", "media", "logs", "work", "backups")
+# What deploy.ini says, and how it has to look: all of it ends in units and in nginx's files, which root reads.
+HOST = r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+SETTINGS = {
+    "host": (HOST, "a name like blog.example.com"),
+    "user": (r"(?!root$)[a-z_][a-z0-9_-]{0,30}", "a user without rights"),
+    "certificate": (r"|(/[A-Za-z0-9][A-Za-z0-9._-]*)+", "a folder like /etc/letsencrypt/live/blog.example.com"),
+    "upload_limit": (r"[1-9]\d{0,3}[km]", "a size like 6m"),
+    "keep": (r"[1-9]\d?", "a number from 1 to 99"),
 }
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Where Debian's own page of nginx is enabled.
-STOCK_PAGE = Path("/etc/nginx/sites-enabled/default")
-RELEASE_NAME = "%Y%m%d%H%M%S"
-# What a release's environment takes beside its code, in bytes.
-ROOM = 300_000_000
-# Of an artifact's files, which are read at once; in bytes.
-LARGEST_MANIFEST = 10_000_000
-LARGEST_FILE = 300_000_000
-# Seconds that a new process has for its first answer.
-PATIENCE = 15
-# What reading an archive and its JSON raises if they are not as expected.
-MALFORMED = (
-    tarfile.TarError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)
-HASHED = re.compile(r".+\.[0-9a-f]{8}(\.[^./]+)?")
+# Where each file that belongs outside of the service's own folder comes from.
+FILES = {
+    "/etc/systemd/system/{slug}.socket": "systemd/web.socket",
+    "/etc/systemd/system/{slug}@.service": "systemd/web.service",
+    "/etc/systemd/system/{slug}.service": "systemd/live.service",
+    "/etc/systemd/system/{slug}-queue.service": "systemd/queue.service",
+    "/etc/systemd/system/{slug}-scheduler.service": "systemd/scheduler.service",
+    "/etc/tmpfiles.d/{slug}.conf": "tmpfiles.conf",
+    "/etc/nginx/conf.d/{slug}.conf": "nginx/http.conf",
+    "/etc/nginx/conf.d/default-closed.conf": "nginx/default.conf",
+    "/usr/local/bin/{slug}": "command",
+}
+# No release may bring these: secrets, what belongs into the app folder, and what a release is given here.
+RESERVED = {".env", "instance", "secrets", "media", "data", "logs", "RELEASE", "LIVE", ".venv"}
+# Bytes that one header of an archive may have, and all its files.
+PIECE, LARGEST = 1 << 20, 300 << 20
+# Seconds that a new release has until it is ready, and that one answer may take.
+PATIENCE, ANSWER = 20, 5
+FAILED, BAD_INPUT, LOCKED = 1, 2, 75
+
+
+class Failure(Exception):
+    """What went wrong, in a line, and the exit code."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Site:
+    """One installation: what its deploy.ini says, and the paths and units that follow from it."""
+
+    slug: str
+    root: Path
+    host: str
+    user: str
+    certificate: str
+    upload_limit: str
+    keep: str
+
+    @property
+    def shared(self) -> Path:
+        """The app folder."""
+        return self.root / "shared"
+
+    @property
+    def background(self) -> tuple[str, str]:
+        return f"{self.slug}-queue.service", f"{self.slug}-scheduler.service"
+
+    def folder(self, release: str) -> Path:
+        return self.root / "releases" / release
+
+    def web(self, release: str) -> str:
+        """The unit that serves a release."""
+        return f"{self.slug}@{release}.service"
+
+    def live(self) -> str:
+        """The release that the link leads to; empty before the first."""
+        return os.readlink(link).rpartition("/")[2] if (link := self.root / "app").is_symlink() else ""
+
+    def releases(self) -> list[str]:
+        """Those that are kept and have been live, oldest first."""
+        return sorted(path.parent.name for path in self.root.glob("releases/*/LIVE"))
+
+
+def load_site(srv: Path = Path("/srv")) -> Site:
+    """The installation by root's own file: nothing that the service writes or a backup holds decides what root does."""
+    slug = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["name"]
+    file, parser = srv / slug / "deploy.ini", configparser.ConfigParser(interpolation=None)
+    try:
+        if (found := file.stat()).st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Failure(f"{file}: others may change it; run: chown root: {file}; chmod 644 {file}", BAD_INPUT)
+        parser.read_string(file.read_text())
+        values = {**parser["deploy"], "user": parser["deploy"]["user"] or slug}
+    except FileNotFoundError:
+        raise Failure(f"{file}: is not there; run: install -D {PROJECT}/deploy/deploy.ini {file}", BAD_INPUT) from None
+    except (OSError, ValueError, KeyError, configparser.Error) as error:
+        raise Failure(f"{file}: cannot be read: {' '.join(str(error).split())}", BAD_INPUT) from None
+    if values.keys() != SETTINGS.keys():
+        raise Failure(f"{file}: found {', '.join(values)}, expected {', '.join(SETTINGS)}", BAD_INPUT)
+    for key, value in values.items():
+        if not re.fullmatch(SETTINGS[key][0], value):
+            raise Failure(f"{file}: {key}: found {value!r}, expected {SETTINGS[key][1]}", BAD_INPUT)
+    return Site(slug, srv / slug, **values)
+
+
+def init(site: Site) -> None:
+    """Write units, nginx's site and folders as deploy.ini says; nothing changes if nginx refuses."""
+    if problem := next(problems_of(site), None):
+        raise Failure(problem, BAD_INPUT)
+    files = render(site)
+    before = {path: path.read_text() if path.exists() else None for path in files}
+    try:
+        for path, text in files.items():
+            write(path, text)
+        run("nginx", "-t", "-q")
+    except BaseException:
+        for path, old in before.items():
+            write(path, old) if old is not None else path.unlink(missing_ok=True)
+        raise
+    run("systemd-sysusers", "--inline", f"u {site.user}")
+    run("systemd-tmpfiles", "--create", f"{site.slug}.conf")
+    run("systemctl", "daemon-reload")
+    run("systemctl", "enable", "-q", "nginx")
+    run("systemctl", "reload-or-restart", "nginx")
+    if (live := site.live()) and before != files:
+        service(site, live, "appdir", "make", "--user", site.user, "--group", site.user)
+        # A socket that is closed loses requests, so only one that has changed is.
+        sockets = [path.name for path in files if path.suffix == ".socket" and before[path] != files[path]]
+        run("systemctl", "restart", *sockets, site.web(live), *site.background)
+    say(f"{site.root}: ready for {site.host}" + ("" if live else "; next: release.py deploy ARTIFACT"))
+
+
+def problems_of(site: Site) -> Iterator[str]:
+    """Why the service cannot be installed here, with what mends it."""
+    for name in ("fullchain.pem", "privkey.pem") if site.certificate else ():
+        file = Path(site.certificate, name).resolve()
+        if file.is_relative_to(site.root) or not file.is_file() or file.stat().st_uid or file.stat().st_mode & 0o022:
+            yield f"{site.certificate}/{name}: expected a file that root alone may change, outside of {site.root}"
+    with suppress(OSError, KeyError):
+        if (owner := (site.shared / "data").owner()) != site.user:
+            folders = " ".join(str(site.shared / name) for name in WRITTEN)
+            yield f"user: found {site.user}, but the data is {owner}'s; run: chown -hR {site.user}: {folders}"
+    if not (site.root / "releases").exists():
+        taken = [path for path in render(site) if path.exists() and path.name != "default-closed.conf"]
+        taken += Path("/usr/lib/systemd/system").glob(f"{site.slug}.s*")
+        if found := next(map(str, taken), shutil.which(site.slug)):
+            yield f"{found}: is there already, and not of this service; move it away, or choose another slug"
+    if not Path("/run/systemd/system").is_dir() or not shutil.which("nginx"):
+        yield "this host: expected systemd and nginx; run: apt-get install nginx python3-venv"
+
+
+def render(site: Site) -> dict[Path, str]:
+    """The text of every file that belongs outside of the service's own folder, by its path."""
+    parts = {"hardening": "systemd/hardening.conf", "locations": "nginx/locations.conf", "maps": "nginx/maps.conf"}
+    more = {name: (PROJECT / "deploy" / path).read_text().strip() for name, path in parts.items()}
+    more["acl"] = "" if site.user == WEB_SERVER else (PROJECT / "deploy/acl.conf").read_text().strip()
+    more["written"] = " ".join(f"-{site.shared / name}" for name in WRITTEN)
+    files = {}
+    for path, source in FILES.items():
+        name = "nginx/https.conf" if site.certificate and source == "nginx/http.conf" else source
+        text = (PROJECT / "deploy" / name).read_text()
+        files[Path(path.format(slug=site.slug))] = fill_in(fill_in(text, site, **more), site, **more)
+    return files
+
+
+def fill_in(text: str, site: Site, **more: str) -> str:
+    """Put the values in the places of their names, which stand in angle brackets."""
+    return re.sub("<([a-z_]+)>", lambda name: str({**vars(site), **more}[name[1]]), text)
+
+
+def deploy(site: Site, artifact: str) -> None:
+    """Bring an artifact of `make release` live; if that fails, what was live before still is."""
+    end_others(site)
+    prune(site)
+    # Never a name before that of another release, whatever the clock says.
+    release = max(f"{datetime.now(UTC):%Y%m%d%H%M%S}", str(int(max(site.releases(), default="0")) + 1))
+    folder = site.folder(release)
+    folder.mkdir()
+    try:
+        with step("unpack"):
+            unpack(Path(artifact), folder, site.slug)
+            (folder / "RELEASE").write_text(release)
+        with step("packages"):
+            install_packages(folder, Path(artifact).resolve().parent / "wheels")
+        with step("app folder"):
+            service(site, release, "appdir", "make", "--user", site.user, "--group", site.user)
+            run("systemd-tmpfiles", "--create", f"{site.slug}.conf")
+            for path, name in static_files(folder):
+                # None is ever changed, so pages of older releases keep theirs.
+                (site.shared / "static" / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, site.shared / "static" / name)
+        with step("check"):
+            failed = check(site, release)
+        if "migrations" in failed:
+            with step("backup and migrations"):
+                if site.live():
+                    service(site, release, "backup", "create")
+                service(site, release, "db", "upgrade")
+                failed = check(site, release)
+        if failed:
+            raise Failure("; ".join(f"{name}: {detail}" for name, detail in failed.items()))
+        activate(site, release)
+    except BaseException:
+        if site.live() != release:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    prune(site)
+
+
+class Bounded(gzip.GzipFile):
+    """Refuses to read more at once than a header of an archive needs: a larger one could fill the memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= PIECE:
+            raise tarfile.ReadError(f"found a header of {size} bytes, expected at most {PIECE}")
+        return super().read(size)
+
+
+def unpack(artifact: Path, folder: Path, slug: str) -> None:
+    """Unpack an artifact: files and folders, which are root's, and nothing else."""
+    total = 0
+    try:
+        with Bounded(artifact) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+            for member in archive:
+                path, total = PurePosixPath(member.name), total + member.size
+                if path.is_absolute() or ".." in path.parts or path.name == ".env" or {*path.parts[:1]} & RESERVED:
+                    raise tarfile.ReadError(f"found {member.name!r}, which no release may have")
+                if not (member.isfile() or member.isdir()) or total > LARGEST:
+                    raise tarfile.ReadError(f"found {member.name!r}, expected files, together at most {LARGEST} bytes")
+                if content := archive.extractfile(member):
+                    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                    with (folder / path).open("xb") as file:
+                        shutil.copyfileobj(content, file, PIECE // 2)
+                    (folder / path).chmod(0o755 if member.mode & 0o100 else 0o644)
+            while stream.read(PIECE):  # To its end, where its checksum is.
+                pass
+        name = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"]
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, RecursionError, OSError) as error:
+        raise Failure(f"{artifact}: {error}; run `make release`, and copy it again", BAD_INPUT) from None
+    if name != slug:
+        raise Failure(f"{artifact}: found a release of {name}, expected {slug}", BAD_INPUT)
+
+
+def install_packages(folder: Path, wheels: Path) -> None:
+    """Make the release's own environment, by uv where there is one; from `wheels` alone, if that is there."""
+    venv, environ = folder / ".venv", {**os.environ, "UV_LINK_MODE": "copy", "UV_PYTHON_DOWNLOADS": "never"}
+    # Nothing is built here, as root, and nothing comes that is not pinned.
+    flags = ["--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", "requirements.txt"]
+    flags += ["--no-index", "--find-links", str(wheels)] if wheels.is_dir() else []
+    if uv := shutil.which("uv"):
+        run(uv, "venv", "-q", "--python", sys.executable, venv)
+        run(uv, "pip", "install", "-q", "--compile-bytecode", "--python", venv, *flags, cwd=folder, env=environ)
+        (venv / ".lock").unlink(missing_ok=True)  # Everybody may write it.
+    else:
+        run(sys.executable, "-m", "venv", venv)
+        run(venv / "bin/pip", "install", "-q", "--disable-pip-version-check", *flags, cwd=folder)
+    run(venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
+
+
+def static_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """A release's static files, each with its place in `shared/static`, where the `v` of its address is a folder."""
+    for path in sorted((folder / "app/static").rglob("*")):
+        if path.is_file():
+            version = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+            yield path, f"{version}/{path.relative_to(folder / 'app/static')}"
+
+
+def check(site: Site, release: str) -> dict[str, str]:
+    """What a release's own `main.py check` finds wrong, by name: with what it needs, not with what runs beside it."""
+    told = service(site, release, "check", "--json", check=False)
+    try:
+        failed = {row["check"]: row["detail"] for row in json.loads(told) if row["result"] == "FAILED"}
+    except ValueError:
+        raise Failure(f"main.py check: {(told.splitlines() or ['no answer'])[-1]}") from None
+    return {name: detail for name, detail in failed.items() if name not in ("scheduler", "worker")}
+
+
+def rollback(site: Site, release: str | None) -> None:
+    """Go back to a release that was live, by default the one before. The database stays as it is."""
+    target = release or max((name for name in site.releases() if name < site.live()), default="")
+    if target not in site.releases():
+        found = f"found {target or 'none before the live one'}, expected one of {', '.join(site.releases())}"
+        raise Failure(f"RELEASE: {found}", BAD_INPUT)
+    end_others(site)
+    activate(site, target)
+
+
+def activate(site: Site, release: str) -> None:
+    """Start a release beside the live one, wait until it is ready, point the link, and end the other one."""
+    before, units = site.live(), (f"{site.slug}.socket", f"{site.slug}.service", *site.background)
+    try:
+        with step(f"start {release}"):
+            run("systemctl", "start", site.web(release))
+            wait_until_ready(site, release)
+        point(site, release)
+        with step("queue and scheduler"):
+            run("systemctl", "enable", "-q", *units)
+            run("systemctl", "restart", *site.background)
+    except BaseException:
+        if not before:
+            (site.root / "app").unlink(missing_ok=True)
+            run("systemctl", "disable", "-q", "--now", *units, check=False)
+        elif site.live() != before:
+            point(site, before)
+            run("systemctl", "restart", *site.background, check=False)
+        end_others(site)
+        raise
+    (site.folder(release) / "LIVE").touch()
+    with step("end of the others"):
+        end_others(site)
+    say(f"live: {release}")
+
+
+def wait_until_ready(site: Site, release: str) -> None:
+    """Wait until this release, and not the one beside it, says on the socket that it is ready."""
+    deadline, refusals, told = time.monotonic() + PATIENCE, 0, "no answer"
+    while time.monotonic() < deadline and refusals < 3:
+        try:
+            answer = json.loads(ask(site, "/readyz")[1])
+            if answer["release"] == release:
+                if answer["status"] == "ok":
+                    return
+                refusals, told = refusals + 1, json.dumps(answer["checks"])
+        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+            told = str(error)
+        time.sleep(0.05)
+    raise Failure(f"{release}: /readyz: {told}; see: journalctl -n 50 -u {site.web(release)}")
+
+
+def ask(site: Site, path: str, *, nginx: bool = False) -> tuple[int, bytes]:
+    """Status and body of what the service answers on its socket, or of what nginx does."""
+    with socket.socket(socket.AF_INET if nginx else socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER)
+        port = 443 if site.certificate else 80
+        connection.connect(("127.0.0.1", port) if nginx else str(site.root / "run/gunicorn.sock"))
+        client = http.client.HTTPConnection(site.host)
+        client.sock = connection
+        if nginx and site.certificate:
+            # Whether browsers take the certificate is another question.
+            client.sock = ssl._create_unverified_context().wrap_socket(connection, server_hostname=site.host)  # noqa: S323
+        client.request("GET", path, headers={"X-Forwarded-Proto": "https"})
+        response = client.getresponse()
+        return response.status, response.read(PIECE)
+
+
+def point(site: Site, release: str) -> None:
+    """Let the link lead to a release, at once (rename(2)) and for good."""
+    new = site.root / ".app.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(f"releases/{release}")
+    os.sync()
+    new.replace(site.root / "app")
+    os.sync()
+
+
+def end_others(site: Site) -> None:
+    """End all releases but the live one, also what a command that was killed has left."""
+    listed = run("systemctl", "list-units", "--all", "--plain", "--no-legend", f"{site.slug}@*").splitlines()
+    if units := {line.split()[0] for line in listed} - {site.web(site.live())}:
+        run("systemctl", "stop", *units)
+        run("systemctl", "reset-failed", *units, check=False)
+
+
+def prune(site: Site) -> None:
+    """Remove what is not needed any more: never the live release, nor the newest ones that were live."""
+    for path in (site.root / "releases").iterdir():
+        if path.name not in {site.live(), *site.releases()[-int(site.keep) :]}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def status(site: Site) -> None:
+    """Print the releases, and the units that are there."""
+    for release in site.releases():
+        say(f"{release}{'  live' if release == site.live() else ''}")
+    say(run("systemctl", "list-units", "--all", "--plain", "--no-legend", f"{site.slug}*"))
+
+
+def doctor(site: Site) -> None:
+    """Print a line for each check of doctor.toml: `ok`, or what is wrong, and the command that mends it."""
+    writable = " -o ".join(f"-path {site.root}/shared/{name}" for name in WRITTEN)
+    text = fill_in((PROJECT / "deploy/doctor.toml").read_text(), site, live=site.live(), writable=writable)
+    checks, bad = tomllib.loads(text)["check"], 0
+    for row in checks:
+        try:
+            look = LOOKS.get(row.get("look"))
+            found = list(look(site)) if look else unexpected(row["as"], row["run"].split(), row.get("says"))
+        except (OSError, ValueError, LookupError, Failure, http.client.HTTPException) as error:
+            found = [str(error) or type(error).__name__]
+        bad += bool(found)
+        say(f"{'FAILED' if found else 'ok':8}{row['point']}")
+        for line in (*found[:5], f"run: {row['mend']}") if found else ():
+            say(f"        {line}")
+    if bad:
+        raise Failure(f"{bad} of {len(checks)} checks have failed")
+
+
+def unexpected(user: str, command: list[str], says: str | None = None) -> list[str]:
+    """The lines that a command, run as a user, should not print; it has to succeed."""
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *command]
+    done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line and line.split()[0] != says]
+    return lines or [f"{' '.join(command)}: exit code {done.returncode}"] * bool(done.returncode)
+
+
+def find_changed_files(site: Site) -> Iterator[str]:
+    for path, text in render(site).items():
+        if not path.exists() or path.read_text() != text:
+            yield f"{path}: is not what init writes"
+
+
+def find_wrong_answer(site: Site, *, nginx: bool = False) -> Iterator[str]:
+    status, body = ask(site, "/readyz", nginx=nginx)
+    if status != 200 or json.loads(body)["release"] != site.live():
+        yield f"/readyz: found {status} {body[:200]!r}, expected that {site.live()} is ready"
+
+
+def find_unsent_static_files(site: Site) -> Iterator[str]:
+    for path, name in static_files(site.folder(site.live())):
+        version, _, file = name.partition("/")
+        yield from unexpected(WEB_SERVER, ["cmp", str(path), f"{site.shared}/static/{name}"])
+        if ask(site, f"/static/{file}?v={version}", nginx=True) != (200, path.read_bytes()):
+            yield f"/static/{file}?v={version}: nginx does not send it"
+
+
+def find_leaks(site: Site) -> Iterator[str]:
+    for path in ("/static../.env", "/media../.env", "/media/..%2f.env", "/.env", "/protected/media/"):
+        if (status := ask(site, path, nginx=True)[0]) < 400:
+            yield f"{path}: found {status}, expected 404"
+
+
+LOOKS: dict[str, Callable[[Site], Iterable[str]]] = {
+    "leaks": find_leaks,
+    "nginx": lambda site: [*unexpected("root", ["nginx", "-t", "-q"]), *find_wrong_answer(site, nginx=True)],
+    "service": lambda site: [f"{name}: {detail}" for name, detail in check(site, site.live()).items()],
+    "socket": find_wrong_answer,
+    "static_files": find_unsent_static_files,
+    "written_files": find_changed_files,
+}
+
+
+def service(site: Site, release: str, *words: str, check: bool = True) -> str:
+    """Run a command of a release's own `main.py`, which becomes the service's user where it should."""
+    folder, environ = site.folder(release), {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+    environ |= {"APP_ENV": "production", "APP_DIR": str(site.shared), "PYTHONDONTWRITEBYTECODE": "1"}
+    return run(folder / ".venv/bin/python", "main.py", *words, check=check, cwd=folder, env=environ, umask=0o027)
+
+
+def run(*command: str | Path, check: bool = True, **options: Any) -> str:
+    """What a program prints; if it fails, the last line of it is the reason."""
+    words = list(map(str, command))
+    done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False, **options)
+    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    if check and done.returncode:
+        # nginx tells first what is wrong, others last.
+        told = next((line for line in lines if "[emerg]" in line), lines[-1])
+        raise Failure(f"{Path(words[0]).name} {' '.join(words[1:3])}: {told}")
+    return done.stdout.strip() or ("" if check else lines[-1])
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file of root's, at once; a script may be run."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    new.chmod(0o755 if text.startswith("#!") else 0o644)
+    new.replace(path)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Around one step, which is printed with its time."""
+    say(f"{name} ... ", end="")
+    start, ended = time.monotonic(), "failed after "
+    try:
+        yield
+        ended = ""
+    finally:
+        say(f"{ended}{time.monotonic() - start:.1f} s")
+
+
+@contextmanager
+def locked(site: Site) -> Iterator[None]:
+    """One command at a time. The kernel gives the lock back, however this process ends."""
+    with (site.root / ".deploy.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failure(f"{file.name}: another command is at work; wait for it", LOCKED) from None
+        yield
+
+
+def say(text: str, end: str = "\n", file: Any = sys.stdout) -> None:
+    """Print without what commands a terminal. Perhaps nobody reads it any more; the work goes on nevertheless."""
+    with suppress(OSError):
+        print("".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text), end=end, file=file)
+        file.flush()
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (init, deploy, rollback, prune, status, doctor)
 
 
 def main() -> int:
     """Run one command, and return its exit code."""
-    options = arguments().parse_args()
-    os.umask(0o022)
-    for number in INTERRUPTS:
-        signal.signal(number, _interrupt)
-    site = Site("")
-    try:
-        site = load_site()
-        match options.command:
-            case "init":
-                given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
-                if "user" in given:
-                    given.setdefault("group", given["user"])
-                init(replace(site, **given), given, dry_run=options.dry_run)
-            case "deploy":
-                deploy(site, options.artifact, offline=options.offline, dry_run=options.dry_run)
-            case "rollback":
-                rollback(site, options.release, dry_run=options.dry_run)
-            case "prune":
-                prune(site, options.keep, dry_run=options.dry_run)
-            case "releases":
-                show(describe(site), as_json=options.json)
-            case "status":
-                show(status(site), as_json=options.json)
-            case "doctor":
-                return doctor(site, as_json=options.json)
-    except Failure as error:
-        say(str(error).replace("python main.py", site.slug), error=True)
-        return error.code
-    except KeyboardInterrupt:
-        say(f"interrupted; live: {site.current()}", error=True)
-        return INTERRUPTED
-    except OSError as error:
-        say(f"{error.filename or site.root}: {error.strerror or error}", error=True)
-        return BAD_INPUT
-    return 0
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def arguments() -> argparse.ArgumentParser:
-    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="release.py",
-        description="Install the service on this host, and switch its releases; docs/production.md tells all.",
-        epilog="Exit codes: 0 ok, 1 doctor has found something, 2 bad input or build, 3 preflight, 4 migration, "
-        "5 went back to the release before, 6 down, 75 another command is at work, 130 interrupted.",
+        prog="release.py", epilog="Exit codes: 0 done, 1 failed, 2 bad input, 75 another command is at work."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    dry, as_json = argparse.ArgumentParser(add_help=False), argparse.ArgumentParser(add_help=False)
-    dry.add_argument("--dry-run", action="store_true", help="change nothing, and say what would be done")
-    as_json.add_argument("--json", action="store_true", help="print JSON")
-
-    add = commands.add_parser("init", parents=[dry], help="write units, web server and folders; again after a change")
-    for option, text in OPTIONS.items():
-        add.add_argument(f"--{option.replace('_', '-')}", metavar=option.upper(), help=text)
-    add = commands.add_parser("deploy", parents=[dry], help="bring an artifact of `make release` live")
-    add.add_argument("artifact", type=Path, metavar="ARTIFACT")
-    add.add_argument("--offline", action="store_true", help="take packages from wheels/ beside the artifact")
-    add = commands.add_parser("rollback", parents=[dry], help="go back to a release that was live")
-    add.add_argument("release", nargs="?", metavar="RELEASE", help="its name; by default the one before")
-    commands.add_parser("releases", parents=[as_json], help="list the releases that are kept")
-    add = commands.add_parser("prune", parents=[dry], help="remove old releases")
-    add.add_argument("--keep", type=_count, metavar="N", help="releases that stay (default: keep of deploy.ini)")
-    commands.add_parser("status", parents=[as_json], help="show what is live and what runs")
-    commands.add_parser("doctor", parents=[as_json], help="check the host, and say what mends what is wrong")
-    return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number from 1")
-    return int(text)
-
-
-def show(found: list[dict[str, Any]] | dict[str, Any], *, as_json: bool) -> None:
-    """Print what was found, for programs or for people."""
-    if as_json:
-        print(json.dumps(found, indent=2))
-    elif isinstance(found, list):
-        for row in found:
-            say(f"{row['release']}  {row['version'] or '-'}  {(row['commit'] or '-')[:12]}  {row['state']}")
-    else:
-        say(f"live: {found['live']}")
-        for unit, state in found["units"].items():
-            say(f"{unit}: {state}" + (f", runs {release}" if (release := found["running"].get(unit)) else ""))
-        if last := found["last"]:
-            say(f"last: {last['command']} at {last['at']} by {last['by']}: {last.get('error', 'ok')}")
-
-
-def init(site: Site, given: dict[str, str], *, dry_run: bool = False) -> None:
-    """Write units, web server and folders as the settings say; what is right already stays as it is.
-
-    Args:
-        site: the installation, with the options in it.
-        given: the options, for `config/deploy.ini` of the app folder.
-        dry_run: say what would be written.
-
-    Raises:
-        Failure: something is missing, or nginx refuses; then nothing has changed.
-    """
-    if problems := list(problems_of(site)) or list(problems_of_change(site)):
-        raise Failure(BAD_INPUT, "\n".join(problems))
-    files = {path: text for path, text in render(site).items() if read(path) != text}
-    if dry_run:
-        for path in files:
-            say(f"would write {path}")
-        if STOCK_PAGE.is_symlink():
-            say(f"would remove the link {STOCK_PAGE}")
-        return
-    require_root()
-    site.releases.mkdir(mode=0o755, parents=True, exist_ok=True)
-    steps, restart = Steps(), site.root / ".restart"
-    with locked(site, "init"), logged(site, "init", steps):
-        if site.current():
-            recover(site, steps)
-        with undone_on_error([*files, STOCK_PAGE, restart]):
-            if files:
-                restart.touch()
-            for path, text in files.items():
-                write(path, text)
-                say(f"wrote {path}")
-            # Debian's own page answers to every name; ours answers to none but the service's.
-            if STOCK_PAGE.is_symlink():
-                STOCK_PAGE.unlink()
-                say(f"removed the link {STOCK_PAGE}")
-            require(BAD_INPUT, "nginx -t", "nginx", "-t", "-q")
-            if "conflicting server name" in (told := run("nginx", "-t", "-q").stderr):
-                raise Failure(BAD_INPUT, f"--host: {told.strip().splitlines()[0]}; another site has that name")
-        with steps("folders"):
-            require(BAD_INPUT, "systemd-tmpfiles", "systemd-tmpfiles", "--create", f"{site.slug}.conf")
-            if given:
-                remember(site, given)
-        with steps("units"):
-            require(BAD_INPUT, "systemctl", "systemctl", "daemon-reload")
-            require(BAD_INPUT, "systemctl", "systemctl", "enable", "-q", *site.units)
-        with steps("nginx"):
-            require(BAD_INPUT, "nginx", "systemctl", "enable", "-q", "nginx")
-            require(BAD_INPUT, "nginx", "systemctl", "reload-or-restart", "nginx")
-        # Also if an `init` before this one was killed.
-        if restart.exists() and (live := site.current()):
-            make_appdir(site, live)
-            activate(site, live, steps)
-        restart.unlink(missing_ok=True)
-    say(f"ok: {site.root} for {site.host}" + ("" if site.current() else "; next: `release.py deploy ARTIFACT`"))
-
-
-def problems_of_change(site: Site) -> Iterator[str]:
-    """Why a service that is live cannot be given to another user just so: its files are somebody's."""
-    data = site.shared / "data"
-    wanted = pwd.getpwnam(site.user).pw_uid, grp.getgrnam(site.group).gr_gid
-    if site.current() and data.is_dir() and ((found := data.stat()).st_uid, found.st_gid) != wanted:
-        yield (
-            f"--user: found {site.user}:{site.group}, but {data} belongs to {found.st_uid}:{found.st_gid}; "
-            "docs/production.md tells how to give it to another one"
-        )
-
-
-@contextmanager
-def undone_on_error(paths: list[Path]) -> Iterator[None]:
-    """Put files and links back as they were if the block fails."""
-    before = [(path, os.readlink(path) if path.is_symlink() else None, read(path)) for path in paths]
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    words = {command: commands.add_parser(command.__name__, help=command.__doc__) for command in COMMANDS}
+    words[deploy].add_argument("argument", metavar="ARTIFACT")
+    words[rollback].add_argument("argument", metavar="RELEASE", nargs="?")
+    for command, word in words.items():
+        word.set_defaults(command=command)
+    options = parser.parse_args()
+    os.umask(0o022)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
-        yield
-    except BaseException:
-        for path, link, text in before:
-            path.unlink(missing_ok=True)
-            if link is not None:
-                path.symlink_to(link)
-            elif text is not None:
-                write(path, text)
-        raise
-
-
-def remember(site: Site, given: dict[str, str]) -> None:
-    """Keep the options in `config/deploy.ini` of the app folder, where backups find them."""
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read(site.overlay, encoding="utf-8")
-    parser.read_dict({"deploy": given})
-    site.overlay.parent.mkdir(mode=0o750, exist_ok=True)
-    new = site.overlay.with_name("deploy.ini.new")
-    with new.open("w", encoding="utf-8") as file:
-        parser.write(file)
-    new.chmod(0o644)
-    new.replace(site.overlay)
-
-
-def deploy(site: Site, artifact: Path, *, offline: bool = False, dry_run: bool = False) -> None:
-    """Bring an artifact live.
-
-    Raises:
-        Failure: it is not, and what was live before still is, unless the exit code is 6.
-    """
-    steps = Steps()
-    wheels = artifact.resolve().parent / "wheels" if offline else None
-    require_installed(site)
-    with steps("artifact"):
-        manifest = read_artifact(artifact, site.slug)
-        if wheels and not wheels.is_dir():
-            raise Failure(BAD_INPUT, f"{wheels}: is not there; make it with `make wheels`, and copy it here")
-        if (free := shutil.disk_usage(site.root).free) < ROOM:
-            raise Failure(BAD_INPUT, f"{site.root}: {free >> 20} MB are free, expected {ROOM >> 20}; make room")
-    if dry_run:
-        say(f"would replace {site.current()} by version {manifest['version']}, commit {manifest['commit'][:12]}")
-        return
-    with locked(site, "deploy"), logged(site, "deploy", steps, version=manifest["version"]) as line:
-        recover(site, steps)
-        release = line["release"] = next_name(site)
-        try:
-            prepare(site, release, artifact, wheels, steps)
-        except BaseException:
-            stop_instances(site)
-            if (site.releases / release).exists():
-                discard(site.releases / release)
-            raise
-        activate(site, release, steps)
-        line["pruned"] = remove(site, prunable(site))
-    say(f"live: {release}, version {manifest['version']}")
-
-
-def read_artifact(artifact: Path, slug: str, target: Path | None = None) -> dict[str, Any]:
-    """Check an artifact, file by file, against the manifest in it; returns that.
-
-    Args:
-        artifact: what `make release` made.
-        slug: of the application that it has to be.
-        target: a folder into which it is unpacked meanwhile.
-
-    Raises:
-        Failure: it is not whole, or not what it should be.
-    """
-    try:
-        with tarfile.open(artifact, "r:gz") as archive:
-            members = iter(archive)
-            first = next(members, None)
-            if first is None or first.name != "release.json" or not first.isfile():
-                raise Failure(BAD_INPUT, f"{artifact}: found no release.json, expected what `make release` makes")
-            if first.size > LARGEST_MANIFEST:
-                found = f"'release.json' has {first.size} bytes"
-                raise Failure(BAD_INPUT, f"{artifact}: {found}, expected at most {LARGEST_MANIFEST}")
-            content = archive.extractfile(first)
-            text = content.read() if content else b""
-            manifest: dict[str, Any] = json.loads(text)
-            if manifest["application"] != slug:
-                raise Failure(BAD_INPUT, f"{artifact}: is a release of {manifest['application']!r}, expected {slug!r}")
-            expected = dict(manifest["files"])
-            if target:
-                _write(target, "release.json", text, 0o644)
-            for member in members:
-                path = PurePosixPath(member.name)
-                known = expected.pop(member.name, None)
-                if known is None or not member.isfile() or path.is_absolute() or ".." in path.parts:
-                    raise Failure(BAD_INPUT, f"{artifact}: holds {member.name!r}, which its manifest does not know")
-                if member.size > LARGEST_FILE:
-                    found = f"{member.name!r} has {member.size} bytes"
-                    raise Failure(BAD_INPUT, f"{artifact}: {found}, expected at most {LARGEST_FILE}")
-                content = archive.extractfile(member)
-                text = content.read() if content else b""
-                if hashlib.sha256(text).hexdigest() != known:
-                    raise Failure(BAD_INPUT, f"{artifact}: {member.name!r} is not as its manifest says; copy it again")
-                if target:
-                    _write(target, member.name, text, 0o755 if member.mode & 0o100 else 0o644)
-    except OSError as error:
-        raise Failure(BAD_INPUT, f"{error.filename or artifact}: {error.strerror or error}") from None
-    except MALFORMED as error:
-        raise Failure(BAD_INPUT, f"{artifact}: is no whole release: {error}; copy it again") from None
-    if expected:
-        raise Failure(BAD_INPUT, f"{artifact}: lacks {min(expected)!r}; copy it again")
-    return manifest
-
-
-def _write(folder: Path, name: str, content: bytes, mode: int) -> None:
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.write(content)
-    path.chmod(mode)
-
-
-def next_name(site: Site) -> str:
-    """The time, and never one before that of another release, whatever the clock says."""
-    now = datetime.now(UTC)
-    if names := site.names():
-        now = max(now, datetime.strptime(names[-1], RELEASE_NAME).replace(tzinfo=UTC) + timedelta(seconds=1))
-    return f"{now:{RELEASE_NAME}}"
-
-
-def prepare(site: Site, release: str, artifact: Path, wheels: Path | None, steps: Steps) -> None:
-    """Everything up to the switch.
-
-    Raises:
-        Failure: and nothing has changed, but for the app folder's missing parts and migrations that were applied.
-    """
-    # Visitors come first.
-    os.nice(10)
-    folder = site.releases / release
-    with steps("unpack"):
-        folder.mkdir(mode=0o755)
-        read_artifact(artifact, site.slug, folder)
-        (folder / "RELEASE").write_text(release + "\n")
-    with steps("packages"):
-        install(site, release, wheels)
-    with steps("app folder and settings"):
-        make_appdir(site, release)
-        command(site, release, BAD_INPUT, "config", "check")
-    preflight(site, release, steps)
-    with steps("static files"):
-        publish_static(site, release)
-        os.sync()
-
-
-def install(site: Site, release: str, wheels: Path | None) -> None:
-    """Make the release's own environment, by uv where there is one, and compile everything.
-
-    Raises:
-        Failure: with the last line of what failed.
-    """
-    folder = site.releases / release
-    python, venv = sys.executable, folder / ".venv"
-    # Nothing is built here, as root, and nothing comes that is not pinned.
-    flags = ["--only-binary", ":all:", "--no-deps", *(["--no-index"] if wheels else [])]
-    environ = dict(os.environ, UV_LINK_MODE="copy", UV_COMPILE_BYTECODE="1", UV_PYTHON_DOWNLOADS="never")
-    if wheels:
-        environ |= {"UV_FIND_LINKS": str(wheels), "PIP_FIND_LINKS": str(wheels)}
-    packages = folder / "requirements.txt"
-    if uv := shutil.which("uv"):
-        require(BAD_INPUT, "uv venv", uv, "venv", "-q", "--python", python, venv, env=environ)
-        tool: list[str | Path] = [uv, "pip", "install", "-q", "--python", venv / "bin/python"]
-    else:
-        require(BAD_INPUT, "python3 -m venv", python, "-m", "venv", venv)
-        tool = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    require(BAD_INPUT, "packages", *tool, *flags, "--require-hashes", "-r", packages, env=environ)
-    (venv / ".lock").unlink(missing_ok=True)  # uv's; everybody may write it.
-    require(BAD_INPUT, "compile", venv / "bin/python", "-m", "compileall", "-q", "-x", r"/\.venv/", folder)
-
-
-def make_appdir(site: Site, release: str) -> None:
-    """Make or mend the app folder, and let nginx into it where it has no right by its group."""
-    words = ("--path", str(site.shared), "--user", site.user, "--group", site.group)
-    command(site, release, BAD_INPUT, "appdir", "make", *words)
-    require(BAD_INPUT, "systemd-tmpfiles", "systemd-tmpfiles", "--create", f"{site.slug}.conf")
-
-
-def command(site: Site, release: str, code: int, *words: str) -> str:
-    """Run a command of a release's own `main.py`, which becomes the service's user where it should.
-
-    Raises:
-        Failure: with that exit code, if it fails.
-    """
-    folder = site.releases / release
-    python = folder / ".venv/bin/python"
-    return require(code, " ".join(words), python, "main.py", *words, cwd=folder, env=environment(site), umask=0o027)
-
-
-def preflight(site: Site, release: str, steps: Steps) -> None:
-    """Start a release on a socket of its own, migrate the database if it asks for that, and look at its front page.
-
-    Raises:
-        Failure: it does not start, or is not ready; or the migration fails.
-    """
-    with steps("preflight"):
-        start(site.preflight(release))
-        migrated = wait_until_ready(site, site.preflight_socket, release, migrated=False)
-        require_migrations(site, release)
-    if not migrated:
-        with steps("backup of the database"):
-            command(site, release, MIGRATION, "backup", "database")
-        with steps("migrations"):
-            command(site, release, MIGRATION, "db", "upgrade")
-            wait_until_ready(site, site.preflight_socket, release)
-    with steps("front page"):
-        try:
-            status = ask(site, site.preflight_socket, "/")[0]
-        except (OSError, http.client.HTTPException) as error:
-            raise Failure(PREFLIGHT, f"/: no answer: {error}") from None
-        if status >= 500:
-            raise Failure(PREFLIGHT, f"/: status {status}; `journalctl -u {site.preflight(release)}` has the error")
-    stop_instances(site)
-
-
-def require_migrations(site: Site, release: str) -> None:
-    """Refuse new migrations that would never run, because another branch's were run before them.
-
-    A release without migrations of its own, a hotfix after a rollback, may know less than the database.
-
-    Raises:
-        Failure: naming one of them.
-    """
-    try:
-        command(site, release, MIGRATION, "db", "current")
-    except Failure as error:
-        seen = {migration for name in site.names() if name != release for migration in migrations(site, name)}
-        if unseen := sorted(migrations(site, release) - seen):
-            raise Failure(
-                MIGRATION, f"{unseen[0]}: cannot run: {error}; merge the migrations of what was live"
-            ) from None
-
-
-def migrations(site: Site, release: str) -> set[str]:
-    """The names of a release's migrations."""
-    return {path.name for path in (site.releases / release / "database/versions").glob("*.py")}
-
-
-def publish_static(site: Site, release: str) -> None:
-    """Add the release's static files to those that the web server has. Their names hold their hash: none changes."""
-    for name in static_files(site, release):
-        source, target = site.releases / release / "app/static" / name, site.shared / "static" / name
-        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
-            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            new = target.with_name(f"{target.name}.new")
-            shutil.copyfile(source, new)
-            new.chmod(0o644)
-            new.replace(target)
-
-
-def rollback(site: Site, release: str | None, *, dry_run: bool = False) -> None:
-    """Go back to a release that was live, by default the newest one before the current one that is not bad.
-
-    Raises:
-        Failure: there is none, or it does not work any more; then what was live still is.
-    """
-    steps = Steps()
-    require_installed(site)
-    current = site.current() or ""
-    older = [name for name in site.names() if name < current and site.is_good(name)]
-    target = release or (older[-1] if older else None)
-    if target is None:
-        raise Failure(BAD_INPUT, f"found no release before {current or 'the first'} that was live; see `releases`")
-    if target == current or not (site.releases / target / "LIVE").is_file() or target not in site.names():
-        raise Failure(BAD_INPUT, f"RELEASE: found {target!r}, expected another one that was live; see `releases`")
-    if dry_run:
-        say(f"would replace {current} by {target}")
-        return
-    with locked(site, "rollback"), logged(site, "rollback", steps, release=target):
-        recover(site, steps)
-        activate(site, target, steps)
-        (site.releases / target / "BAD").unlink(missing_ok=True)
-        for name in site.names():
-            if name > target and site.is_good(name):
-                mark(site, name, "BAD", f"rolled back to {target}")
-    say(f"live: {target}")
-
-
-def prune(site: Site, keep: int | None, *, dry_run: bool = False) -> None:
-    """Remove what is not needed any more, and print it.
-
-    Raises:
-        Failure: there is no installation, or another command is at work.
-    """
-    require_installed(site)
-    if dry_run:
-        names = prunable(site, keep)
-    else:
-        with locked(site, "prune"), logged(site, "prune", Steps()) as line:
-            names = line["pruned"] = remove(site, prunable(site, keep))
-    for name in names:
-        say(f"{'would remove' if dry_run else 'removed'} {name}")
-
-
-def prunable(site: Site, keep: int | None = None) -> list[str]:
-    """The releases that are not needed any more: never the live one, nor the newest good ones."""
-    good = [name for name in site.names() if site.is_good(name)]
-    kept = {site.current(), *good[-(keep or site.keep) :]}
-    return [name for name in site.names() if name not in kept]
-
-
-def remove(site: Site, releases: list[str]) -> list[str]:
-    """Delete releases, and the static files that only they have."""
-    for name in releases:
-        discard(site.releases / name)
-    for path in site.releases.glob(".gone-*"):
-        shutil.rmtree(path, ignore_errors=True)
-    needed = {file for name in site.names() for file in static_files(site, name)}
-    static = site.shared / "static"
-    for path in static.rglob("*"):
-        if path.is_file() and HASHED.fullmatch(path.name) and str(path.relative_to(static)) not in needed:
-            path.unlink()
-    return releases
-
-
-def describe(site: Site) -> list[dict[str, Any]]:
-    """All releases, the oldest first."""
-    rows = []
-    for name in site.names():
-        folder = site.releases / name
-        manifest, bad = json.loads(read(folder / "release.json") or "{}"), read(folder / "BAD")
-        state = "live" if name == site.current() else bad or ("was live" if site.is_good(name) else "never live")
-        rows.append(
-            {"release": name, "version": manifest.get("version"), "commit": manifest.get("commit"), "state": state}
-        )
-    return rows
-
-
-def status(site: Site) -> dict[str, Any]:
-    """What is live, what runs, and how the last command ended."""
-    return {
-        "live": site.current(),
-        "running": {unit: running(site, unit) for unit in site.units[1:]},
-        "units": {unit: run("systemctl", "is-active", unit).stdout.strip() or "unknown" for unit in site.units},
-        "last": last_logged(site),
-    }
-
-
-def recover(site: Site, steps: Steps) -> None:
-    """Undo what a command that was killed has left: go back to what was live last, and remove what never was."""
-    current = site.current()
-    good = [name for name in site.names() if site.is_good(name)]
-    if current and not good:
-        go_dark(site)
-    elif current and current not in good:
-        say(f"{current} never was live; going back to {good[-1]}")
-        try:
-            bridge(site, good[-1], steps)
-            switch(site, good[-1], steps)
-        except Failure as error:
-            say(f"{good[-1]}: {error}", error=True)
-            point(site, good[-1])
-    stop_instances(site)
-    for name in site.names():
-        if not (site.releases / name / "LIVE").exists():
-            discard(site.releases / name)
-
-
-def activate(site: Site, release: str, steps: Steps) -> None:
-    """Switch, and go back to what was live before if that does not work.
-
-    Raises:
-        Failure: the release is not live.
-    """
-    before = site.current()
-    try:
-        if before and running(site, site.web) == before:
-            bridge(site, before, steps)
-    except BaseException:
-        stop_instances(site)
-        raise
-    try:
-        switch(site, release, steps)
-        mark(site, release, "LIVE")
-    except BaseException as error:  # noqa: BLE001  (whatever it is, what was live has to come back)
-        for number in INTERRUPTS:
-            signal.signal(number, signal.SIG_IGN)
-        reason = str(error) or "interrupted"
-        say(f"{release}: {reason}; going back", error=True)
-        if before is None:
-            go_dark(site)
-            raise Failure(DOWN, f"{release} is not live: {reason}; there is no release before it") from None
-        try:
-            switch(site, before, steps)
-        except Exception as second:  # noqa: BLE001  (as above)
-            # If the bridge still answers, it goes on.
-            raise Failure(DOWN, f"{release} is not live: {reason}; nor is {before}: {second}") from None
-        stop_instances(site)
-        raise Failure(ROLLED_BACK, f"{release} is not live: {reason}; {before} is live again") from None
-    with steps("end of the bridge"):
-        stop_instances(site)
-
-
-def bridge(site: Site, release: str, steps: Steps) -> None:
-    """Let a release answer on the same socket while the unit that serves is restarted, so that no visitor waits."""
-    with steps(f"bridge ({release})"):
-        start(site.bridge(release))
-
-
-def switch(site: Site, release: str, steps: Steps) -> None:
-    """Let a release take over. All units are restarted, so that nothing of the old one stays.
-
-    Raises:
-        Failure: something does not work; nothing was undone.
-    """
-    with steps(f"switch to {release}"):
-        point(site, release)
-    with steps("web"):
-        start(site.listener)
-        start(site.web, verb="restart")
-        if (found := running(site, site.web)) != release:
-            raise Failure(PREFLIGHT, f"{site.web} runs {found}")
-        wait_until_ready(site, site.socket, release)
-    with steps("queue and scheduler"):
-        run("systemctl", "stop", "--no-block", site.bridge("*"))
-        start(*site.background, verb="restart")
-
-
-def start(*units: str, verb: str = "start") -> None:
-    """Start or restart units, all at once, and wait until they say that they are there.
-
-    Raises:
-        Failure: one does not; with the last line that it wrote.
-    """
-    since = f"@{int(time.time())}"
-    run("systemctl", "reset-failed", *units)
-    if run("systemctl", verb, *units).returncode:
-        unit = next((unit for unit in units if run("systemctl", "is-active", unit).returncode), units[0])
-        written = run("journalctl", "-q", "-o", "cat", "-u", unit, "--since", since, "_TRANSPORT=stdout").stdout.strip()
-        last = written.splitlines()[-1].strip() if written else "it says nothing; see `systemctl status`"
-        raise Failure(PREFLIGHT, f"{unit} does not start: {last}")
-
-
-def wait_until_ready(site: Site, address: Path, release: str, *, migrated: bool = True) -> bool:
-    """Wait until a release says that it is ready; whether all its migrations are there as well.
-
-    Answers of another release, which may share the socket, do not count; three bad ones in a row are enough.
-
-    Raises:
-        Failure: it is not ready, and why.
-    """
-    deadline = time.monotonic() + PATIENCE
-    bad, found = 0, "no answer"
-    while bad < 3 and time.monotonic() < deadline:
-        try:
-            status, body = ask(site, address, "/readyz")
-        except (OSError, http.client.HTTPException) as error:
-            found = f"no answer: {error}"
-            time.sleep(0.1)
-            continue
-        try:
-            answer: dict[str, Any] = json.loads(body)
-            failed = {name: result for name, result in answer["checks"].items() if result != "ok"}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            answer, failed = {}, {"status": status}
-        if answer.get("release", release) != release:
-            time.sleep(0.01)
-            continue
-        # Without its tables, more than the migrations may fail.
-        if not failed or ("migrations" in failed and not migrated):
-            return not failed
-        bad += 1
-        found = ", ".join(f"{name}: {result}" for name, result in failed.items())
-    raise Failure(PREFLIGHT, f"/readyz: {found}")
-
-
-def stop_instances(site: Site) -> None:
-    """End all bridges and preflights."""
-    run("systemctl", "stop", *site.instances)
-    run("systemctl", "reset-failed", *site.instances)
-
-
-def go_dark(site: Site) -> None:
-    """Stop everything, where no release is left to go back to."""
-    run("systemctl", "stop", *site.units)
-    point(site, None)
-
-
-def point(site: Site, release: str | None) -> None:
-    """Let the link lead to another release, at once (rename(2)) and for good; or remove it."""
-    if release is None:
-        site.link.unlink(missing_ok=True)
-    else:
-        new = site.root / ".app.new"
-        new.unlink(missing_ok=True)
-        new.symlink_to(f"releases/{release}")
-        new.replace(site.link)
-    folder = os.open(site.root, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-
-
-def mark(site: Site, release: str, name: str, text: str = "") -> None:
-    """Write LIVE or BAD into a release, for good."""
-    with (site.releases / release / name).open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def discard(release: Path) -> None:
-    """Delete a release. A program of a command that was killed may still be writing there, and does not notice."""
-    gone = release.with_name(f".gone-{release.name}")
-    release.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
+        if os.geteuid() != 0:
+            raise Failure("this works on the whole host: run it by sudo", BAD_INPUT)
+        site = load_site()
+        with locked(site):
+            options.command(site, *([options.argument] if "argument" in options else []))
+    except (Failure, OSError) as error:
+        say(str(error), file=sys.stderr)
+        return error.code if isinstance(error, Failure) else FAILED
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

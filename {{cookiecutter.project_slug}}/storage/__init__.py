@@ -1,7 +1,7 @@
-"""One filesystem API over several backends: `Storage(url)`."""
+"""One filesystem API over local folders and object stores: `Storage(url)`."""
 
-from storage.backend import Entry
 from storage.errors import AlreadyExists, InvalidPath, NotFound, PermissionDenied, StorageError
+from storage.paths import Entry
 from storage.storage import Storage
 
 __all__ = ["AlreadyExists", "Entry", "InvalidPath", "NotFound", "PermissionDenied", "Storage", "StorageError"]

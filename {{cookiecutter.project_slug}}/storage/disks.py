@@ -24,22 +24,20 @@ class Disks(dict[str, Storage]):
 
 
 def open_disks(settings: Settings, link: Callable[[str, str, timedelta], str] | None = None) -> Disks:
-    """The disks as the settings name them.
-
-    Args:
-        settings: with the section `storage`.
-        link: makes a link from a disk's name, a path, and the time until it expires; see `Storage`.
+    """The disks as the settings name them; `link` is that of `Storage`, with the disk's name before the path.
 
     Raises:
         ConfigError: a URL names no backend, an option is wrong, or there is no disk called `default`.
     """
     disks = Disks()
-    base = settings.storage.url or settings.app_dir.path.as_uri()
     for name, place in settings.storage.disks.items():
         try:
-            disks[name] = Storage(disk_url(base, place), link=partial(link, name) if link else None)
+            disks[name] = Storage(disk_url(settings, place), link=partial(link, name) if link else None)
+        except InvalidPath:
+            expected = "expected a folder below storage.url, or a URL such as file:///path"
+            raise settings.wrong(f"storage.disks.{name}", place, expected) from None
         except ValueError as error:
-            if settings.storage.url and "://" not in place and "?" not in place:
+            if settings.storage.url and "://" not in place:
                 raise settings.wrong("storage.url", settings.storage.url, error) from None
             raise settings.wrong(f"storage.disks.{name}", place, error) from None
     if "default" not in disks:
@@ -47,18 +45,9 @@ def open_disks(settings: Settings, link: Callable[[str, str, timedelta], str] | 
     return disks
 
 
-def disk_url(base: str, place: str) -> str:
-    """The URL of a disk: `place` itself if it is one, else that folder below `base`, with the options of both.
-
-    Raises:
-        ValueError: `place` is neither.
-    """
+def disk_url(settings: Settings, place: str) -> str:
+    """The URL of a disk: `place` itself if it is one, else that folder below `storage.url`, with its options."""
     if "://" in place:
         return place
-    parts = urlsplit(base)
-    folder, _, options = place.partition("?")
-    try:
-        path = f"{parts.path.rstrip('/')}/{quote(normalise(folder))}"
-    except InvalidPath as error:
-        raise ValueError(f"{error}; expected a folder below storage.url, or a URL such as file:///path") from None
-    return urlunsplit(parts._replace(path=path, query="&".join(filter(None, (parts.query, options)))))
+    base = urlsplit(settings.storage.url or settings.app_dir.path.as_uri())
+    return urlunsplit(base._replace(path=f"{base.path.rstrip('/')}/{quote(normalise(place))}"))

@@ -1,4 +1,4 @@
-"""What storage raises, on every backend alike. Every message names the path, and none holds a credential."""
+"""What a storage raises, the same on every backend. Each message begins with the path; none holds a key or password."""
 
 
 class StorageError(Exception):
@@ -6,7 +6,7 @@ class StorageError(Exception):
 
 
 class InvalidPath(StorageError):
-    """The path is not a relative, normal path inside the storage."""
+    """The path is not a relative path inside the storage."""
 
 
 class NotFound(StorageError):
@@ -14,8 +14,8 @@ class NotFound(StorageError):
 
 
 class AlreadyExists(StorageError):
-    """There is a file at the path and it may not be replaced."""
+    """There is a file at the path and it must not be replaced."""
 
 
 class PermissionDenied(StorageError):
-    """The backend does not let this service do it: modes of a disk, keys of a bucket, a login."""
+    """The backend refuses this service: the modes of a disk, or the keys of a bucket."""

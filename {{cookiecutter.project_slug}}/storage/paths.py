@@ -1,56 +1,47 @@
-"""The one place that decides which paths a storage accepts."""
+"""Which paths a storage accepts, and what it knows of the file at one."""
 
 import re
-import secrets
+from datetime import datetime
+from typing import NamedTuple
 
 from storage.errors import InvalidPath
 
 LONGEST_NAME = 255
 LONGEST_PATH = 1024
-# The folder of files that are being written; no backend shows it.
-PARTIAL = ".partial"
+# The local backend writes files under a name that begins like this. It is reserved on every backend.
+PARTIAL = ".partial-"
 # Unicode's control characters, line separators, lone surrogates, and what is invisible or turns text around. The two
-# joiners, U+200C and U+200D, may stand: Persian needs them, and so do many emoji.
+# joiners, U+200C and U+200D, are allowed: Persian needs them, and so do many emoji.
 FORBIDDEN = re.compile(
     "[\\\\\0-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
 
 
-def new_partial() -> str:
-    """The path of a file that is about to be written."""
-    return f"{PARTIAL}/{secrets.token_hex(16)}"
+class Entry(NamedTuple):
+    """A file: its path, its size in bytes, when it was written (UTC), and a tag that changes with every write."""
 
-
-def is_partial(path: str) -> bool:
-    """Whether a path is one of those. A stranger's file in a folder of that name is not, and is never cleaned up."""
-    return re.fullmatch(rf"{re.escape(PARTIAL)}/[0-9a-f]{{32}}", path) is not None
+    path: str
+    size: int
+    modified: datetime
+    etag: str
 
 
 def normalise(path: str, *, folder: bool = False) -> str:
     """The path as backends see it: relative, `/` between names, without `.` and empty names.
 
-    Args:
-        path: what the caller asked for.
-        folder: whether the root, an empty path, is allowed.
-
     Raises:
-        InvalidPath: the path is absolute, climbs with `..`, is empty, is longer than 1024 bytes or has a name longer
-            than 255 bytes, holds a backslash, a control character or text that is not Unicode, or lies in the folder
-            of files that are being written.
+        InvalidPath: the path is absolute, climbs with `..`, is empty though no `folder` is meant, is too long, holds a
+            backslash, a control character or text that is not Unicode, or has a reserved name.
     """
     if FORBIDDEN.search(path):
         raise InvalidPath(f"{path!r}: holds a backslash, a control character or text that is not Unicode")
     if path.startswith("/"):
         raise InvalidPath(f"{path!r}: absolute, expected a relative path")
-    if len(path.encode()) > LONGEST_PATH:
-        raise InvalidPath(f"{path[:40]!r}…: longer than {LONGEST_PATH} bytes")
     names = [name for name in path.split("/") if name not in ("", ".")]
-    if ".." in names:
-        raise InvalidPath(f"{path!r}: `..` would leave the folder")
-    if not names and not folder:
-        raise InvalidPath(f"{path!r}: expected a file's path")
-    if any(len(name.encode()) > LONGEST_NAME for name in names):
-        raise InvalidPath(f"{path[:40]!r}…: a name longer than {LONGEST_NAME} bytes")
-    if names[:1] == [PARTIAL]:
-        raise InvalidPath(f"{path!r}: {PARTIAL} is reserved")
+    if ".." in names or not (names or folder):
+        raise InvalidPath(f"{path!r}: expected names with / between them, and without `..`")
+    if len(path.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
+        raise InvalidPath(f"{path[:40]!r}…: longer than {LONGEST_PATH} bytes, or a name longer than {LONGEST_NAME}")
+    if any(name.startswith(PARTIAL) for name in names):
+        raise InvalidPath(f"{path!r}: names that begin with {PARTIAL} are reserved")
     return "/".join(names)

@@ -120,7 +120,6 @@ def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     """Settings of an installation that keeps its data in the test's own folder."""
     folder = AppDir(tmp_path / "app")
     folder.data.mkdir(parents=True)
-    (folder.path / "logs").mkdir()
     log = json.dumps(shipped_settings.logging).replace(str(shipped_settings.app_dir.path), str(folder.path))
     return msgspec.structs.replace(shipped_settings, app_dir=folder, logging=json.loads(log))
 
@@ -282,11 +281,6 @@ def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
-
-
-def without_seconds(text: str) -> str:
-    """A text that calls what is seconds ago "now": how many there are depends on the machine."""
-    return re.sub(r"\b\d+ s ago", "now", text)
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

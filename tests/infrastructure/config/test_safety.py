@@ -37,26 +37,20 @@ def test_production_accepts_32_random_bytes_as_made_or_in_usual_spellings(folder
     assert len(made.app.secret_key) == 43
 
 
-def test_production_refuses_a_weak_or_well_known_secret(folder: AppDir) -> None:
-    long = "1a2b3c4d5e6f7g8h9i0jKLMNOPQRSTUVWXYZ_" * 2
-    too_short = ["x", secrets.token_urlsafe(30), secrets.token_hex(31), "testing-only-testing-only-testing-only-1"]
-    too_simple = ["x" * 64, "0123456789" * 8, "0123456789abcdef" * 4]
-    well_known = [f"{word}{long}" for word in ("change-me", "CHANGE_ME", "changeme", "my-secret", "Example", "default")]
-    for secret in too_short + too_simple + well_known:
+def test_production_refuses_a_weak_secret(folder: AppDir) -> None:
+    for secret in ("x", secrets.token_urlsafe(20), "x" * 64, "0123456789" * 8):
         assert problems(settings_of(folder, SECRET_KEY=secret)) == (
-            "config/app.yaml: app.secret_key: found a weak or well-known secret, expected 32 random bytes; "
-            f"remove SECRET_KEY and {MEND_SECRET}",
+            "config/app.yaml: app.secret_key: found a weak secret, expected 32 random bytes; "
+            "remove SECRET_KEY and run `python main.py appdir make`",
         )
-    require_safe(settings_of(folder, SECRET_KEY=long))
 
 
 def test_production_keeps_no_files_in_memory(folder: AppDir) -> None:
-    expected = "found 'memory://': expected a place that keeps files in production"
-    assert problems(settings_of(folder, STORAGE_URL="memory://")) == (f"config/storage.yaml: storage.url: {expected}",)
-    source = "environment variable APP_STORAGE__DISKS__MEDIA"
-    assert problems(settings_of(folder, APP_STORAGE__DISKS__MEDIA="memory://")) == (
-        f"{source}: storage.disks.media: {expected}",
-    )
+    for variable, key in (("STORAGE_URL", "url"), ("APP_STORAGE__DISKS__MEDIA", "media")):
+        [line] = problems(settings_of(folder, **{variable: "memory://"}))
+        assert (
+            line == f"config/storage.*: storage {key}: found memory://, expected a place that keeps files in production"
+        )
 
 
 @pytest.mark.parametrize("environment", ["development", "production"])
@@ -79,45 +73,26 @@ def test_the_named_command_mends_a_missing_secret(folder: AppDir, env_file: str 
 
 def test_production_refuses_debug(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
     assert problems(settings_of(folder, APP_APP__DEBUG="true")) == (
-        "environment variable APP_APP__DEBUG: app.debug: found true, expected false in production; remove it",
+        "environment variable APP_APP__DEBUG: app.debug: found true, expected false in production",
     )
     monkeypatch.setenv("FLASK_DEBUG", "1")
     assert problems(settings_of(folder)) == (
-        "environment variable FLASK_DEBUG: app.debug: found true, expected false in production; remove it",
+        "environment variable FLASK_DEBUG: app.debug: found true, expected false in production",
     )
 
 
-def test_production_refuses_an_app_folder_that_others_may_write(folder: AppDir) -> None:
-    folder.path.chmod(0o757)
-    assert problems(settings_of(folder)) == (f"{folder.path}: others may write it; run `chmod o-w {folder.path}`",)
-    folder.path.chmod(0o755)
-    require_safe(settings_of(folder))
-
-
-def test_production_refuses_secrets_and_settings_that_others_may_write(folder: AppDir) -> None:
+def test_production_refuses_what_others_may_write_and_a_secret_they_may_read(folder: AppDir) -> None:
     overlay = folder.config / "logging.json"
     overlay.write_text("{}")
-    for path in (folder.env_file, folder.config, overlay, folder.data):
+    for path in (folder.path, folder.config, overlay, folder.data):
         mode = path.stat().st_mode
         path.chmod(mode | 0o002)
-        assert problems(settings_of(folder)) == (f"{path}: others may write it; run `chmod o-w {path}`",)
+        assert problems(settings_of(folder)) == (f"{path}: others may reach it; run `chmod o-w {path}`",)
         path.chmod(mode)
-
-
-@pytest.mark.parametrize("environment", ["development", "production"])
-def test_no_service_starts_on_a_folder_that_is_not_its_own(folder: AppDir, environment: str) -> None:
-    settings = settings_of(folder, APP_ENV=environment)
-    folder.marker.write_text('{"application": "shop", "format": 1}')
-    [line] = problems(settings)
-    assert line == f"{folder.path}: is the app folder of 'shop', not of {settings.app.slug!r}; use another folder"
-    folder.marker.write_text(f'{{"application": "{settings.app.slug}", "format": 2}}')
-    [line] = problems(settings)
-    assert line.startswith(f"{folder.path}: was made by a newer version (format 2, this one knows 1)")
-    folder.marker.write_text("{")
-    [line] = problems(settings)
-    assert line.startswith(f"{folder.marker}: is broken, expected ")
-    folder.marker.unlink()
-    require_safe(settings)
+    folder.env_file.chmod(0o604)
+    assert problems(settings_of(folder)) == (
+        f"{folder.env_file}: others may reach it; run `chmod o= {folder.env_file}`",
+    )
 
 
 def test_another_name_in_the_settings_makes_no_other_application(folder: AppDir) -> None:

@@ -1,5 +1,7 @@
 """What every model builds on."""
 
+import enum
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -16,12 +18,13 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from database import Base, PrimaryKey, sessions, utc_now
-from database.base import UtcDateTime
+from database.base import UtcDateTime, database_time, insert_new
 
 # Not in the metadata of the models, which migrations are compared with.
 metadata = MetaData(naming_convention=Base.metadata.naming_convention)
@@ -97,3 +100,50 @@ def test_the_database_numbers_the_rows_of_a_model(engine: Engine) -> None:
         session.add_all([Numbered(), Numbered()])
     with sessions(engine)() as session:
         assert session.scalars(select(Numbered.id)).all() == [1, 2]
+
+
+class State(enum.Enum):
+    NEW = "new"
+    SENT = "sent"
+
+
+def test_an_enum_is_stored_as_text(empty: Engine) -> None:
+    class Apart(DeclarativeBase):
+        """Models that no migration knows."""
+
+    class Parcel(Apart):
+        __tablename__ = "parcel"
+        id: Mapped[PrimaryKey]
+        state: Mapped[State]
+
+    Parcel.metadata.create_all(empty)
+    with sessions(empty).begin() as session:
+        session.add_all([Parcel(state=State.NEW), Parcel(state=State.SENT)])
+    with sessions(empty)() as session:
+        assert session.scalars(select(Parcel.state).where(Parcel.state == State.SENT)).all() == [State.SENT]
+        assert session.scalars(text("SELECT state FROM parcel ORDER BY id")).all() == ["NEW", "SENT"]
+    Parcel.metadata.drop_all(empty)
+    Parcel.metadata.create_all(empty)
+
+
+def test_a_row_is_stored_unless_its_key_is_taken(empty: Engine) -> None:
+    class Apart(DeclarativeBase):
+        """Models that no migration knows."""
+
+    class Once(Apart):
+        __tablename__ = "once"
+        key: Mapped[str] = mapped_column(primary_key=True)
+        value: Mapped[int]
+
+    Once.metadata.create_all(empty)
+    with sessions(empty).begin() as session:
+        assert insert_new(session, Once(key="a", value=1))  # type: ignore[arg-type]
+        assert not insert_new(session, Once(key="a", value=2))  # type: ignore[arg-type]
+        assert insert_new(session, Once(key="b", value=3))  # type: ignore[arg-type]
+    with sessions(empty)() as session:
+        assert session.scalars(select(Once.value).order_by(Once.key)).all() == [1, 3]
+
+
+def test_the_database_has_a_clock(empty: Engine) -> None:
+    with sessions(empty)() as session:
+        assert session.scalar(select(database_time())) == pytest.approx(time.time(), abs=60)

@@ -34,7 +34,7 @@ def test_sqlite_is_not_opened_before_it_is_used(tmp_path: Path) -> None:
 
 def test_postgresql_without_its_driver_names_the_commands_that_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(ValueError, match=r"^psycopg is not installed; run `make lock EXTRAS=postgres && make setup`$"):
+    with pytest.raises(ValueError, match=r"^psycopg is not installed; run `make add PACKAGE="):
         connect("postgresql://user:password@host/name")
 
 

@@ -26,7 +26,7 @@ def engine(empty: Engine) -> Engine:
     return empty
 
 
-def schema(engine: Engine) -> dict[str, list[str]]:
+def schema(engine: Engine) -> dict[str, list[list[str]]]:
     """What there is to know of each table, but for Alembic's own."""
     found = inspect(engine)
     names = set(found.get_table_names()) - {"alembic_version"}

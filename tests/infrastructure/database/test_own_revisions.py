@@ -186,8 +186,10 @@ def test_several_that_migrate_at_once_wait_for_each_other(empty: Engine, none: P
     with ExitStack() as stack:
         processes = [stack.enter_context(subprocess.Popen(command, cwd=ROOT, **pipes)) for _ in range(3)]
         for process in processes:
+            assert process.stdout
             assert process.stdout.readline() == "ready\n"
         for process in processes:
+            assert process.stdin
             process.stdin.write("\n")
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert applied(empty) == {"r3"}

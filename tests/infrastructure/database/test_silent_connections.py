@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, func, make_url, select, text
@@ -28,7 +29,7 @@ from database.migrations import upgrade
 from tests.infrastructure.servers import HOST, free_port
 
 LOG = "PostgreSQL has not answered for 2 s; the connection is given up"
-LIMITS = {"timeout": 1, "statement_timeout": 1}
+LIMITS: dict[str, Any] = {"timeout": 1, "statement_timeout": 1}
 
 
 class Proxy:
@@ -173,7 +174,7 @@ class Service:
             process.wait()
 
     def shows_pages(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.port}/login", timeout=30) as answer:
+        with suppress(OSError), urllib.request.urlopen(f"http://{HOST}:{self.port}/", timeout=30) as answer:
             return bool(answer.status == 200)
         return False
 

@@ -1,9 +1,11 @@
 """A real nginx with the rendered site, and behind it the service in gunicorn on its Unix socket."""
 
 import http.client
+import itertools
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -11,6 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,9 +24,10 @@ import svcs
 from app import create_app
 from app.request_hooks import FORM_AROUND_FILE
 from config import ROOT, AppDir, Settings, load
-from deploy.installation import Site, render
+from deploy.release import render
 from storage.disks import Disks
 from tests.conftest import SECRET
+from tests.infrastructure.deploy.sites import make_site
 from tests.infrastructure.servers import HOST, Server, find, free_port, running
 
 for program, package in {"nginx": "nginx", "openssl": "openssl"}.items():
@@ -37,8 +41,8 @@ PICTURE = b"\x89PNG of nobody"
 FILES = {
     ".env": f"SECRET_KEY={SECRET}\nPASSWORD={LEAK}\n".encode(),
     "config/hidden.txt": LEAK.encode(),
-    "static/style.1a2b3c4d.css": b"p { color: red }",
-    "static/.hidden": LEAK.encode(),
+    "static/1a2b3c4d/style.css": b"p { color: red }",
+    "static/1a2b3c4d/.hidden": LEAK.encode(),
     "media/a.png": PICTURE,
     "media/page.html": b"<script>alert(1)</script>",
     "media/drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -58,8 +62,8 @@ class Gunicorn(Server):
 
     def __init__(self, database: Path) -> None:
         super().__init__()
-        self.site = Site("shop", host=NAME, root=self.folder)
-        unit = render(self.site)[Path("/etc/systemd/system/shop.service")]
+        self.site = make_site(root=self.folder, host=NAME)
+        unit = render(self.site)[Path("/etc/systemd/system/shop@.service")]
         lines = [line for line in unit.splitlines() if line.startswith("Environment=")]
         variables = [pair for line in lines for pair in line.removeprefix("Environment=").split()]
         self.environment |= dict(pair.split("=", 1) for pair in variables)
@@ -69,7 +73,7 @@ class Gunicorn(Server):
     def prepare(self) -> None:
         """Make an app folder with something in every place."""
         folder = AppDir(self.site.shared)
-        self.site.run.mkdir()
+        (self.site.root / "run").mkdir()
         folder.make()
         shutil.copyfile(self.database, folder.database)
         for name, data in FILES.items():
@@ -80,11 +84,20 @@ class Gunicorn(Server):
         (folder.path / "media/out").symlink_to("..")
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "gunicorn", "--bind", f"unix:{self.site.socket}", "--workers", "1", "web:app"]
+        return [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--bind",
+            f"unix:{self.site.root}/run/gunicorn.sock",
+            "--workers",
+            "1",
+            "web:app",
+        ]
 
     def answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(self.site.socket)) == 0
+            return client.connect_ex(str(self.site.root / "run/gunicorn.sock")) == 0
 
 
 class Nginx(Server):
@@ -99,7 +112,7 @@ class Nginx(Server):
     def __init__(self, *files: str) -> None:
         super().__init__()
         self.tls_port = free_port()
-        self.certificate, self.key = self.folder / "certificate.pem", self.folder / "key.pem"
+        self.certificate, self.key = self.folder / "fullchain.pem", self.folder / "privkey.pem"
         self.files = files
 
     def prepare(self) -> None:
@@ -123,7 +136,7 @@ class Nginx(Server):
         """The text of a file, with loopback in the place of all addresses, and the test's certificate."""
         lines = [line for line in text.splitlines() if "listen [::]" not in line]
         text = "\n".join(lines).replace("listen 80", f"listen {HOST}:{self.port}")
-        text = text.replace("/etc/ssl/shop.pem", str(self.certificate)).replace("/etc/ssl/shop.key", str(self.key))
+        text = text.replace("/etc/ssl/shop", str(self.folder))
         return text.replace("listen 443", f"listen {HOST}:{self.tls_port}")
 
     def command(self) -> list[str]:
@@ -182,7 +195,7 @@ def service(migrated_database: Path) -> Iterator[Gunicorn]:
 def nginx(service: Gunicorn) -> Iterator[Nginx]:
     """nginx with the site twice, without and with TLS, as those of two services on one host."""
     site, folder = service.site, Path("/etc/nginx/conf.d")
-    tls = Site("tls", TLS_NAME, certificate="/etc/ssl/shop.pem", certificate_key="/etc/ssl/shop.key", root=site.root)
+    tls = make_site("tls", site.root, host=TLS_NAME, certificate="/etc/ssl/shop")
     plain, encrypted = render(site), render(tls)
     yield from running(
         Nginx(plain[folder / "shop.conf"], encrypted[folder / "tls.conf"], plain[folder / "default-closed.conf"])
@@ -223,30 +236,38 @@ def test_pages_come_from_the_service(nginx: Nginx, tls: bool) -> None:
 
 
 def test_assets_come_from_nginx_and_those_it_does_not_have_from_the_service(nginx: Nginx) -> None:
-    hashed = nginx.ask("/static/style.1a2b3c4d.css")
-    assert (hashed.status, hashed.data) == (200, b"p { color: red }")
-    assert hashed.headers["Content-Type"] == "text/css"
-    assert hashed.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert hashed.headers["X-Content-Type-Options"] == "nosniff"
-    plain = nginx.ask("/static/style.css")
-    assert plain.data == (ROOT / "app/static/style.css").read_bytes()
-    assert plain.headers["Cache-Control"] == "no-cache"
-    missing = nginx.ask("/static/nowhere.css")
+    for tls in (False, True):
+        versioned = nginx.ask("/static/style.css?v=1a2b3c4d", {"X-Forwarded-Proto": "https"}, tls=tls)
+        assert (versioned.status, versioned.data) == (200, b"p { color: red }")
+        expected = {
+            "Content-Type": "text/css",
+            "Cache-Control": "public, max-age=31536000, immutable",
+            "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
+            "X-Content-Type-Options": "nosniff",
+        }
+        assert {name: versioned.headers[name] for name in expected} == expected
+    assert "Strict-Transport-Security" not in nginx.ask("/static/style.css?v=1a2b3c4d").headers
+    for query in ("", "?v=", "?v=00000000", "?v=../config", "?v=1A2B3C4D", "?v=1a2b3c4d%0a"):
+        plain = nginx.ask(f"/static/style.css{query}")
+        assert plain.data == (ROOT / "app/static/style.css").read_bytes(), query
+        assert plain.headers["Cache-Control"] == "no-cache"
+    missing = nginx.ask("/static/nowhere.css?v=1a2b3c4d")
     assert missing.status == 404
     assert "immutable" not in missing.headers["Cache-Control"]
 
 
 def test_users_files_are_shown_or_saved_and_never_run(nginx: Nginx) -> None:
-    picture = nginx.ask("/media/a.png")
+    picture = nginx.ask("/media/a.png", {"X-Forwarded-Proto": "https"})
     assert (picture.status, picture.data) == (200, PICTURE)
     assert "Content-Disposition" not in picture.headers
     for path in ("/media/page.html", "/media/drawing.svg"):
-        page = nginx.ask(path)
+        page = nginx.ask(path, tls=True)
         assert page.status == 200
         assert page.headers["Content-Disposition"] == "attachment"
     for answer in (picture, page):
         assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
 
 
 # What would lead out of `static` and `media`, or to what is hidden in them.
@@ -267,7 +288,9 @@ PROBES = [
     "/media/..%2f.env",
     "/media/link.png",
     "/media/out/config/hidden.txt",
-    "/static/.hidden",
+    "/static/.hidden?v=1a2b3c4d",
+    "/static/.env?v=..",
+    "/static/hidden.txt?v=../config",
     "/media/.partial/b.png",
     "/static",
     "/static/",
@@ -298,7 +321,6 @@ def test_the_probes_find_the_usual_mistake(service: Gunicorn) -> None:
     for nginx in running(Nginx(f"server {{ listen 80; server_name {NAME}; {location} }}")):
         leaks = [path for path in PROBES if LEAK.encode() in nginx.ask(path).data]
         assert "/static../.env" in leaks
-        assert "/static/.hidden" in leaks
 
 
 @pytest.mark.parametrize(
@@ -314,12 +336,10 @@ def test_nginx_sends_what_a_link_allows(
     nginx: Nginx, link: Callable[[str, str], str], disk: str, path: str, data: bytes, disposition: str
 ) -> None:
     for tls in (False, True):
-        answer = nginx.ask(link(disk, path), {"X-Request-ID": "abc-1"}, tls=tls)
+        answer = nginx.ask(link(disk, path), {"X-Request-ID": "abc-1", "X-Forwarded-Proto": "https"}, tls=tls)
         assert (answer.status, answer.data) == (200, data)
         assert "X-Accel-Redirect" not in answer.headers
         expected = {
-            "Cache-Control": "private, no-cache",
-            "Content-Disposition": disposition,
             "Content-Security-Policy": "default-src 'none'; sandbox",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Strict-Transport-Security": "max-age=31536000; includeSubDomains",
@@ -329,6 +349,9 @@ def test_nginx_sends_what_a_link_allows(
         assert {name: answer.headers.get_all(name) for name in expected} == {
             name: [value] for name, value in expected.items()
         }
+        shown, name = disposition.split("; ")
+        assert re.match(f"{shown}; (.*; )?{re.escape(name)}$", answer.headers["Content-Disposition"])
+        assert set(answer.headers["Cache-Control"].split(", ")) == {"private", "no-cache"}
         part = nginx.ask(link(disk, path), {"Range": "bytes=1-2"}, tls=tls)
         assert (part.status, part.data) == (206, data[1:3])
         same = nginx.ask(link(disk, path), {"If-None-Match": answer.headers["ETag"]}, tls=tls)
@@ -415,3 +438,63 @@ def test_nobody_can_pretend_to_come_from_elsewhere(nginx: Nginx) -> None:
         statuses.append(nginx.ask("/login", forged | kind, method="POST", body=body).status)
     assert (statuses[0], statuses[-1]) == (422, 429)
     assert nginx.ask("/metrics", {"X-Forwarded-For": HOST}).status == 404
+
+
+@pytest.fixture
+def crowd(nginx: Nginx) -> Iterator[Callable[..., list[int]]]:
+    """Many requests from an address, which a proxy on this machine names; on this machine itself none is limited."""
+    configuration = nginx.folder / "nginx.conf"
+    text = configuration.read_text()
+    named = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Test-Address;\nmap "
+    configuration.write_text(text.replace("map ", named, 1))
+    nginx.run(*nginx.command(), "-s", "reload")
+
+    def ask(count: int, *addresses: str, method: str = "GET") -> list[int]:
+        names = itertools.cycle(addresses)
+        return [nginx.ask("/livez", {"X-Test-Address": next(names)}, method=method).status for _ in range(count)]
+
+    yield ask
+    configuration.write_text(text)
+    nginx.run(*nginx.command(), "-s", "reload")
+
+
+def test_an_address_has_a_limit_of_requests_and_other_addresses_go_on(crowd: Callable[..., list[int]]) -> None:
+    assert crowd(1, "192.0.2.1") == [200]
+    posts = crowd(60, "192.0.2.2", method="POST")
+    assert posts.count(429) > 20
+    assert crowd(1, "192.0.2.2") == [200]
+    assert crowd(1, "192.0.2.3", method="POST") == [405]
+    # One network of IPv6, in which everybody has 2^64 addresses; and another one.
+    assert crowd(60, "2001:db8::1", "2001:db8::2:1", "2001:db8:0:0:ffff::", method="POST").count(429) > 20
+    assert crowd(1, "2001:db8:0:1::1", method="POST") == [405]
+    assert 429 not in crowd(60, "127.0.0.1", method="POST")
+
+
+def test_an_address_has_a_limit_of_connections(crowd: Callable[..., list[int]], nginx: Nginx) -> None:
+    head = f"POST /login HTTP/1.1\r\nHost: {NAME}\r\nX-Test-Address: 192.0.2.9\r\nContent-Length: 10\r\n\r\n".encode()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((HOST, nginx.port), 10)) for _ in range(60)]
+        for client in clients:
+            client.sendall(head)
+        refused = select.select(clients, [], [], 10)[0]
+        assert refused
+        assert all(client.recv(99).startswith(b"HTTP/1.1 429 ") for client in refused)
+        assert crowd(1, "192.0.2.10") == [200]
+
+
+def test_a_client_that_does_not_finish_its_header_is_sent_away(nginx: Nginx) -> None:
+    """Which takes its time; so the test looks at what nginx has read."""
+    shown = nginx.run(*nginx.command(), "-T")
+    assert shown.count("client_header_timeout 10s;") == 4
+
+
+def test_a_long_query_is_no_failure_of_the_proxy(nginx: Nginx) -> None:
+    for length in (2000, 3500, 3900):
+        assert nginx.ask(f"/posts/new?{'x' * length}", tls=True).status in (302, 400), length
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Protocol", "X-Forwarded-Ssl"])
+def test_a_client_cannot_say_that_it_speaks_tls_in_another_way(nginx: Nginx, name: str) -> None:
+    """gunicorn believes these through a Unix socket, and answers 400 if they contradict each other."""
+    for value in ("ssl", "on", "https"):
+        assert nginx.ask("/livez", {name: value}).status == 200

@@ -119,7 +119,7 @@ def test_a_url_of_another_kind_is_refused() -> None:
 def test_a_missing_library_is_named(url: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"dramatiq.brokers.{extra}", raising=False)
-    with pytest.raises(ValueError, match=rf"^{module} is not installed; run `make lock EXTRAS={extra} && make setup`$"):
+    with pytest.raises(ValueError, match=rf"^{module} is not installed; run `make add PACKAGE={module} "):
         open_server_broker(url, lambda: None, lease=30)
 
 

@@ -17,7 +17,6 @@ from database import Base, connect, sessions
 from database.broker import DatabaseBroker, QueueMessage
 from database.schedule import Schedule, ScheduleSlot, SlotOutcomes, send_due
 
-
 Job = Callable[[str], None]
 
 
@@ -29,7 +28,7 @@ class Ledger:
     """What a scheduler and a worker of one process have in common: the broker sends with the current transaction."""
 
     def __init__(self, engine: Engine) -> None:
-        self.sessions = sessions(engine)
+        self.engine, self.sessions = engine, sessions(engine)
         self.current: ContextVar[Session | None] = ContextVar("current", default=None)
         self.broker = DatabaseBroker(engine, self.current.get)
         self.broker.add_middleware(SlotOutcomes(engine), before=type(self.broker.middleware[0]))
@@ -102,5 +101,4 @@ def ledger(url: str) -> Iterator[Ledger]:
     ledger = Ledger(engine)
     yield ledger
     ledger.broker.close()
-    ledger.broker.direct.dispose()
     engine.dispose()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from database import schedule
+from database import schedule, sessions
 from database.schedule import forget_old, send_due, send_slot
 from tests.infrastructure.schedule.conftest import Ledger
 
@@ -58,6 +58,24 @@ def test_schedulers_that_see_a_slot_at_the_same_moment_send_it_once(ledger: Ledg
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(send, range(4))) == 1
     assert len(ledger.sent()) == 1
+
+
+def test_a_job_that_is_sent_by_hand_is_no_slot_that_a_scheduler_has_seen(ledger: Ledger) -> None:
+    hourly = ledger.schedule()
+    with ledger.transaction() as session:
+        send_slot(hourly, session, NOON - HOUR)
+    assert not ledger.send(hourly, NOON + HOUR / 2)
+    with ledger.transaction() as session:
+        send_slot(hourly, session, NOON + HOUR * 1.1)
+    # Nor does it keep a missed slot from being caught up.
+    assert ledger.send(hourly, NOON + HOUR * 1.5)
+
+
+def test_a_scheduler_that_finds_nothing_to_send_takes_no_lock(ledger: Ledger) -> None:
+    hourly = ledger.schedule()
+    ledger.send(hourly, NOON)
+    with sessions(ledger.engine, read_only=True)() as session:
+        assert send_due(hourly, session, NOON, enabled=True) is None
 
 
 def test_schedules_do_not_affect_each_other(ledger: Ledger) -> None:
@@ -176,7 +194,7 @@ def test_old_slots_are_forgotten_except_for_the_last_one_of_each_schedule(
     with ledger.transaction() as session:
         for one, hours in ((hourly, 0), (hourly, 1), (yearly, 0), (gone, 0)):
             send_slot(one, session, NOON + hours * HOUR)
-        forget_old(session, NOON)  # They were sent just now.
+        forget_old(session, NOON + 24 * HOUR)  # They were sent just now.
     assert len(ledger.rows()) == 4
     with ledger.transaction() as session:
         forget_old(session, datetime.now(UTC) + HOUR)
@@ -187,13 +205,14 @@ def test_old_slots_are_forgotten_except_for_the_last_one_of_each_schedule(
 def test_old_slots_are_forgotten_even_if_a_wrong_clock_has_dated_them(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hourly, now = ledger.schedule(name="hourly"), datetime.now(UTC)
-    monkeypatch.setattr(schedule, "SCHEDULES", {"hourly": hourly})
+    hourly, now = ledger.schedule(), datetime.now(UTC)
+    monkeypatch.setattr(schedule, "SCHEDULES", {"report": hourly})
+    slots = NOON, now, now + FOUR_YEARS
     with ledger.transaction() as session, monkeypatch.context() as patched:
         patched.setattr(schedule, "utc_now", lambda: now + FOUR_YEARS)
-        for slot in (NOON, now):
-            send_slot(hourly, session, slot, again=("sent",))
+        for slot in (*slots, *slots):
             send_slot(hourly, session, slot, again=("sent",))
     with ledger.transaction() as session:
-        forget_old(session, now - HOUR)
-    assert [row.slot for row in ledger.rows()] == [now]
+        forget_old(session, now + HOUR)
+    # Neither is the slot of the future an old one, nor the last one.
+    assert [row.slot for row in ledger.rows()] == [now, now + FOUR_YEARS]

@@ -1,17 +1,11 @@
-"""Storages of every kind: S3 is moto's server, SFTP is OpenSSH's, both on this machine."""
+"""Storages of every kind; S3 is moto's server on this machine."""
 
+import errno
 import logging
 import os
-import pwd
 import secrets
-import shutil
-import signal
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -19,76 +13,11 @@ from urllib.request import Request, urlopen
 import obstore
 import pytest
 
-from storage import Storage
-from tests.infrastructure.servers import free_port
-
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-SSHD_CONFIG = """
-ListenAddress 127.0.0.1
-Port {port}
-HostKey {folder}/host
-AuthorizedKeysFile {folder}/user.pub
-PidFile none
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin yes
-MaxStartups 100
-Subsystem sftp internal-sftp {options}
-"""
-
-
-class Sshd:
-    """An SSH server for one user, the one that runs the tests, with keys of its own."""
-
-    def __init__(self, folder: Path, options: str = "") -> None:
-        assert SSHD
-        self.folder, self.options = folder, options
-        self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
-        for name in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(exist_ok=True)
-
-    @property
-    def user(self) -> str:
-        return pwd.getpwuid(os.getuid()).pw_name
-
-    def start(self) -> None:
-        """Listen: on the port as before, or on a free one. Somebody may take a free port first; then on another."""
-        log, config = self.folder / "log", self.folder / "sshd_config"
-        listening = "Server listening"
-        while not (self.process and self.process.poll() is None and listening in log.read_text()):
-            if not self.process or self.process.poll() is not None:
-                port = self.port or free_port()
-                config.write_text(SSHD_CONFIG.format(port=port, folder=self.folder, options=self.options))
-                with log.open("wb") as file:
-                    assert SSHD
-                    command = [SSHD, "-D", "-e", "-f", str(config)]
-                    self.process = subprocess.Popen(command, stderr=file, start_new_session=True)
-            time.sleep(0.01)
-        self.port = port
-        key = (self.folder / "host.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
-
-    def url(self, folder: Path, **options: object) -> str:
-        query = {"key_file": self.folder / "user", "known_hosts": self.folder / "known_hosts", **options}
-        parts = "&".join(f"{name}={value}" for name, value in query.items())
-        return f"sftp://{self.user}@127.0.0.1:{self.port}{folder}?{parts}"
-
-    def kill(self) -> None:
-        """End it and its connections, which are processes that lead groups of their own, at once."""
-        if self.process and self.process.poll() is None:
-            for pid in [*_descendants(self.process.pid), self.process.pid]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.process.wait()
+from storage import Storage, objects
 
 
 class OneAtATime:
-    """A WSGI application with no other request meanwhile. Moto looks first and then writes; S3 does both at once."""
+    """A WSGI application that answers one request at a time. Moto looks first and then writes; S3 does both at once."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self.app = app
@@ -97,49 +26,6 @@ class OneAtATime:
     def __call__(self, *arguments: object) -> Any:
         with self.lock:
             return self.app(*arguments)
-
-
-def _descendants(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [found for child in map(int, children) for found in (*_descendants(child), child)]
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that nobody listens on, nor can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@pytest.fixture
-def make_sshd(tmp_path: Path) -> Iterator[Callable[..., Sshd]]:
-    """Starts SSH servers that a test may break."""
-    made: list[Sshd] = []
-
-    def make(options: str = "") -> Sshd:
-        if not SSHD:
-            pytest.skip("needs OpenSSH's sshd: apt-get install openssh-server")
-        folder = tmp_path / f"sshd-{len(made)}"
-        folder.mkdir()
-        made.append(Sshd(folder, options))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.kill()
-
-
-@pytest.fixture(scope="session")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """The SSH server that most tests share."""
-    if not SSHD:
-        pytest.skip("needs OpenSSH's sshd: apt-get install openssh-server")
-    server = Sshd(tmp_path_factory.mktemp("sshd"))
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -161,6 +47,13 @@ def s3_endpoint() -> Iterator[str]:
     requests.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time for servers on a busy machine."""
+    monkeypatch.setitem(objects.CHECK_TIMEOUTS, "connect_timeout", "30s")
+    monkeypatch.setitem(objects.CHECK_TIMEOUTS, "timeout", "60s")
+
+
 @pytest.fixture(scope="session")
 def s3_url() -> Callable[..., str]:
     """Makes the URL of a storage on an S3 server."""
@@ -177,7 +70,7 @@ def s3_url() -> Callable[..., str]:
 def new_url(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_url: Callable[..., str]
 ) -> Callable[[str], str]:
-    """Makes the URL of a storage that was never written; servers are started when the first one needs them."""
+    """Makes the URL of a storage that was never written; the server starts when the first one needs it."""
 
     def url(scheme: str) -> str:
         match scheme:
@@ -185,19 +78,20 @@ def new_url(
                 return (tmp_path_factory.mktemp("file") / "files").as_uri()
             case "s3":
                 return s3_url(request.getfixturevalue("s3_endpoint"), secrets.token_hex(8))
-            case "sftp":
-                server: Sshd = request.getfixturevalue("sshd")
-                return server.url(tmp_path_factory.mktemp("sftp") / "files")
         return "memory://"
 
     return url
 
 
-@pytest.fixture(
-    params=["file", "memory", pytest.param("s3", marks=pytest.mark.slow), pytest.param("sftp", marks=pytest.mark.slow)]
-)
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+@pytest.fixture(params=["file", "file without hard links", "memory", "s3"])
+def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "file without hard links":
+        monkeypatch.setattr(os, "link", _fail)
+    return str(request.param).split()[0]
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 @pytest.fixture
@@ -207,16 +101,13 @@ def storage(scheme: str, new_url: Callable[[str], str]) -> Storage:
 
 @pytest.fixture(scope="session")
 def kept() -> Callable[[Storage], list[str]]:
-    """Lists all files that a storage keeps, also those that it shows to nobody."""
+    """Lists everything that a storage keeps, also what it does not show."""
 
     def kept(storage: Storage) -> list[str]:
         backend: Any = storage.backend
-        match type(backend).__name__:
-            case "FileBackend" | "SftpBackend":
-                files = (path for path in Path(backend.root).rglob("*") if not path.is_dir())
-                return sorted(str(path.relative_to(backend.root)) for path in files)
-            case "ObjectStoreBackend":
-                return [found["path"] for chunk in obstore.list(backend.store) for found in chunk]
-        return sorted(backend.files)
+        if hasattr(backend, "root"):
+            places = Path(backend.root).rglob("*")
+            return sorted(str(place.relative_to(backend.root)) for place in places if not place.is_dir())
+        return [found["path"] for chunk in obstore.list(backend.store) for found in chunk]
 
     return kept

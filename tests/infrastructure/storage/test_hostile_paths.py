@@ -74,22 +74,28 @@ HOSTILE = {
         ),
         *("./" * 513 + "a", "a" + "/" * 1024),
     ],
-    "reserved": [PARTIAL, f"{PARTIAL}/", f"./{PARTIAL}", f"{PARTIAL}/a", f".//{PARTIAL}/a/b", f"{PARTIAL}/./a"],
+    "reserved": [
+        PARTIAL,
+        f"{PARTIAL}{'0' * 32}",
+        f"{PARTIAL}/a",
+        f"./{PARTIAL}x",
+        f"a/{PARTIAL}x",
+        f"a//{PARTIAL}x/./b",
+        f"a/{PARTIAL}/",
+    ],
 }
 
 METHODS: list[Callable[[Any, str], object]] = [
     lambda storage, path: storage.write(path, b""),
     lambda storage, path: storage.write(path, b"", overwrite=False),
     lambda storage, path: storage.read(path),
-    lambda storage, path: storage.read_text(path),
-    lambda storage, path: storage.open(path, "rb"),
-    lambda storage, path: storage.open(path, "wb"),
+    lambda storage, path: storage.reader(path),
+    lambda storage, path: storage.writer(path).__enter__(),
     lambda storage, path: storage.move(path, "new"),
     lambda storage, path: storage.move("a", path, overwrite=True),
     lambda storage, path: storage.copy(path, "new"),
     lambda storage, path: storage.copy("a", path, overwrite=True),
     lambda storage, path: storage.remove(path),
-    lambda storage, path: storage.remove_tree(path),
     lambda storage, path: storage.exists(path),
     lambda storage, path: storage.stat(path),
 ]
@@ -130,37 +136,19 @@ def test_every_method_refuses_a_hostile_path(storages: list[Storage], folder: Pa
     assert sorted(folder.parent.rglob("*")) == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["s3", "sftp"])
-def test_other_machines_are_not_even_asked(new_url: Callable[[str], str], scheme: str) -> None:
-    storage = Storage(new_url(scheme))
-    storage.write("a", b"mine")
-    some = [path for kind in HOSTILE.values() for path in kind[:3]]
-    cases = itertools.product([*METHODS, Storage.list], some)
-    assert [path for method, path in cases if not refuses(method, storage, path)] == []
-    assert [entry.path for entry in storage.list()] == ["a"]
-
-
 def test_the_root_can_be_listed_and_nothing_else(storages: list[Storage]) -> None:
     for storage, path in itertools.product(storages, ["", ".", "./", "././/"]):
         assert all(refuses(method, storage, path) for method in METHODS)
         assert [entry.path for entry in storage.list(path)] == ["a"]
 
 
-@pytest.mark.slow
-def test_paths_may_be_as_long_as_the_limits(storages: list[Storage]) -> None:
+def test_paths_may_be_as_long_and_as_deep_as_the_limits(storages: list[Storage]) -> None:
     for storage, path in itertools.product(storages, ["a" * LONGEST_NAME, "a/" * (LONGEST_PATH // 2 - 1) + "bc"]):
-        storage.remove_tree("a")
-        if storage.exists("a"):
-            storage.remove("a")
+        for entry in list(storage.list()):
+            storage.remove(entry.path)
         storage.write(path, b"1")
         assert [entry.path for entry in storage.list()] == [path]
         storage.remove(path)
-
-
-def test_the_error_names_the_path(storages: list[Storage]) -> None:
-    with pytest.raises(InvalidPath, match=r"^'a/\.\./b': "):
-        storages[0].read("a/../b")
 
 
 # Names that come close to what is refused, and any text.
@@ -175,7 +163,6 @@ PROPERTIES = settings(
 )
 
 
-@pytest.mark.slow
 @given(path=PATHS)
 @example("a/./b//")
 @PROPERTIES
@@ -188,14 +175,13 @@ def test_what_is_normal_stays_so_and_lies_inside(path: str) -> None:
         assert normalise(normal, folder=folder) == normal
         names = normal.split("/") if normal else []
         assert not {"", ".", ".."} & set(names)
-        assert names[:1] != [PARTIAL]
+        assert not any(name.startswith(PARTIAL) for name in names)
         assert (Path("/root") / normal).is_relative_to("/root")
         assert not {unicodedata.category(character) for character in normal} & {"Cc", "Cs", "Zl", "Zp"}
         assert normal.encode().decode() == normal
         assert names or folder
 
 
-@pytest.mark.slow
 @given(path=PATHS)
 @example("👩\u200d👩\u200d👧/\u200c")
 @PROPERTIES
@@ -206,7 +192,7 @@ def test_what_is_accepted_can_be_written_and_read(tmp_path: Path, path: str) -> 
     except InvalidPath:
         return
     normal = normalise(path)
-    assert storage.read_text(path) == path
+    assert storage.read(path) == path.encode()
     assert [entry.path for entry in storage.list()] == [normal]
     assert (tmp_path / normal).read_text() == path
     storage.remove(path)

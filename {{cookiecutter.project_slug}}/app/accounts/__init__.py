@@ -4,10 +4,10 @@ from flask import Flask
 
 from app.accounts import jobs
 from app.accounts.commands import user
-from app.accounts.models import User, find_user
+from app.accounts.models import User
 from app.accounts.views import blueprint
 
-__all__ = ["User", "find_user", "jobs", "register"]
+__all__ = ["User", "jobs", "register"]
 
 
 def register(app: Flask) -> None:

@@ -29,7 +29,7 @@ def user() -> None:
 @user.command()
 @click.argument("name")
 @click.option("--email", default="", help="The email address, which is optional here.")
-@click.option("--admin", is_flag=True, help="Make it an administrator's account, which may use the page /ops.")
+@click.option("--admin", is_flag=True, help="Give it the rights of an administrator, who may use the page /ops.")
 def create(name: str, email: str, admin: bool) -> None:
     """Create an account, by the rules of the registration page. Asks for its password."""
     form, hashed = _ask_for_password(name, email, "username", "password", *(["email"] if email else []))
@@ -44,7 +44,7 @@ def create(name: str, email: str, admin: bool) -> None:
 @user.command()
 @click.argument("name")
 def password(name: str) -> None:
-    """Ask for an account's new password, and end all its sessions."""
+    """Ask for a new password of an account, and end all its sessions."""
     found = _find(name)
     _, hashed = _ask_for_password(found.username, found.email, "password")
     with transaction(current_app):
@@ -55,9 +55,9 @@ def password(name: str) -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--remove", is_flag=True, help="Make it an ordinary account again.")
+@click.option("--remove", is_flag=True, help="Take these rights away.")
 def admin(name: str, remove: bool) -> None:
-    """Make an account an administrator's, which may use the page /ops."""
+    """Give an account the rights of an administrator, who may use the page /ops."""
     with transaction(current_app):
         account = _find(name)
         account.is_admin = not remove
@@ -81,7 +81,7 @@ def _find(name: str) -> User:
 
 
 def _ask_for_password(name: str, email: str, *fields: str) -> tuple[RegisterForm, str]:
-    """A new password's hash, and the form whose named fields the registration page would accept.
+    """A form whose named fields the registration page would accept, and the hash of its password.
 
     The password is not an argument of the command, since every user of the machine can read those.
     """

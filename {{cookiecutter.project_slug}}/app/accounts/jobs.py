@@ -30,11 +30,11 @@ def give_up_picture(message: dict[str, Any], _retries: dict[str, int]) -> None:
 
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_picture.actor_name)
 def make_picture(user_id: int, upload: str) -> None:
-    """Make an upload, a file in UPLOADS on the default disk, the user's picture unless a newer one has come since."""
+    """Turn an upload, a file in UPLOADS on the default disk, into the user's picture if no newer one has come since."""
     disks = svcs.flask.get(Disks)
     source, target = f"{UPLOADS}/{upload}", f"pictures/{upload}.webp"
     try:
-        with disks["default"].open(source) as stream:
+        with disks["default"].reader(source) as stream:
             small = small_picture(stream)
     except NotFound:
         return  # The job ran to its end a day ago, and its worker was killed before it could say so.

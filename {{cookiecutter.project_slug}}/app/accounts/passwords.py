@@ -17,8 +17,8 @@ def hash_password(password: str, cost: Argon2) -> str:
 def check_password(user: User | None, password: str, cost: Argon2) -> bool:
     """Whether the password is the user's.
 
-    An unknown user takes as long as a known one, so that the time does not reveal which names exist. A hash made at
-    another cost is replaced.
+    It takes as long for an unknown user as for a known one, so that the time does not reveal which names exist. A hash
+    that was made at another cost is replaced.
     """
     hasher = _hasher(cost)
     try:

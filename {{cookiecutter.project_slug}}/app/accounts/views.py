@@ -89,15 +89,15 @@ def profile(username: str) -> ResponseReturnValue:
 
 @blueprint.route("/picture", methods=["GET", "POST"])
 @accepts_files
-@rate_limited("picture")
 @login_required
+@rate_limited("picture")
 def picture() -> ResponseReturnValue:
     """Store an upload; a job makes it the picture."""
     form = PictureForm()
     if not form.validate_on_submit():
         return render_template("accounts/picture.html", form=form), 422 if form.is_submitted() else 200
     upload = secrets.token_hex(16)
-    with svcs.flask.get(Disks)["default"].open(f"{UPLOADS}/{upload}", "wb") as file:
+    with svcs.flask.get(Disks)["default"].writer(f"{UPLOADS}/{upload}") as file:
         shutil.copyfileobj(form.picture.data.stream, file)
     current_user.picture_upload = upload
     make_picture.send(current_user.id, upload)

@@ -17,12 +17,12 @@ MOST_MISTAKES = 100
 
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_transfer.actor_name)
 def import_posts(key: str) -> None:
-    """Make the rows of a CSV file posts, all of them or, if any breaks the rules of the form, none."""
+    """Turn the rows of a CSV file into posts: all of them, or none if any breaks the rules of the form."""
     if not (transfer := unfinished(key, lock=False)):
         return
     posts: list[dict[str, object]] = []
     mistakes: list[tuple[int, str, str]] = []
-    with svcs.flask.get(Disks)[transfer.disk].open(transfer.file) as file:
+    with svcs.flask.get(Disks)[transfer.disk].reader(transfer.file) as file:
         for number, row in counted(transfer, read_rows(file, COLUMNS, MOST_ROWS)):
             form = PostForm(MultiDict(row), meta={"csrf": False})
             form.validate()
@@ -40,7 +40,7 @@ def export_posts(key: str) -> None:
     """Write all posts of a user to a CSV file."""
     if not (transfer := unfinished(key, lock=False)):
         return
-    with svcs.flask.get(Disks)[transfer.disk].open(transfer.file, "wb") as file:
+    with svcs.flask.get(Disks)[transfer.disk].writer(transfer.file) as file:
         write_rows(file, COLUMNS, counted(transfer, each_post(transfer.owner_id)))
     if locked := unfinished(key, lock=True):
         locked.state = "done"

@@ -71,23 +71,23 @@ def delete(post_id: int) -> ResponseReturnValue:
 
 @blueprint.route("/posts/import", methods=["GET", "POST"])
 @accepts_files
-@rate_limited("transfer")
 @login_required
+@rate_limited("transfer")
 def import_file() -> ResponseReturnValue:
     """Store a CSV file; a job checks its rows and imports them."""
     form = ImportForm()
     if not form.validate_on_submit():
         return render_template("blog/import.html", form=form), 422 if form.is_submitted() else 200
     transfer = new_transfer("batches", "posts.csv", total=form.rows)
-    with svcs.flask.get(Disks)[transfer.disk].open(transfer.file, "wb") as file:
+    with svcs.flask.get(Disks)[transfer.disk].writer(transfer.file) as file:
         shutil.copyfileobj(form.file.data.stream, file)
     import_posts.send(transfer.id)
     return redirect(url_for("transfer", key=transfer.id))
 
 
 @blueprint.post("/posts/export")
-@rate_limited("transfer")
 @login_required
+@rate_limited("transfer")
 def export() -> ResponseReturnValue:
     """Have a job write one's own posts to a CSV file."""
     name = f"posts-{current_user.username}-{utc_now():%Y-%m-%d}.csv"

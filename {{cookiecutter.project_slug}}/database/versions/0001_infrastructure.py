@@ -1,16 +1,10 @@
-"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs.
-
-Revision: 0001_infrastructure
-Follows: nothing
-"""
+"""The queue's messages, the scheduler's ledger, and the counts of rate limits and jobs."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0001_infrastructure"
 down_revision = None
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
@@ -36,7 +30,7 @@ def upgrade() -> None:
         "schedule_slot",
         sa.Column("schedule", sa.String(100), nullable=False),
         sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("line", sa.Text(), nullable=False),
+        sa.Column("line", sa.Text(), nullable=True),
         sa.Column("outcome", sa.String(10), nullable=False),
         sa.Column("sent", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finished", sa.DateTime(timezone=True), nullable=True),

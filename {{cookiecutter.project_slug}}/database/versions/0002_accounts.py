@@ -1,16 +1,10 @@
-"""The accounts of app/accounts/, and the imports and exports that users start, of app/transfers.py.
-
-Revision: 0002_accounts
-Follows: 0001_infrastructure
-"""
+"""The accounts of app/accounts/, and the imports and exports that users start, of app/transfers.py."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0002_accounts"
 down_revision = "0001_infrastructure"
-branch_labels = None
-depends_on = None
 
 BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

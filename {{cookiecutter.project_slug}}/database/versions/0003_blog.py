@@ -1,16 +1,10 @@
-"""The posts of app/blog/.
-
-Revision: 0003_blog
-Follows: 0002_accounts
-"""
+"""The posts of app/blog/."""
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0003_blog"
 down_revision = "0002_accounts"
-branch_labels = None
-depends_on = None
 
 BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

@@ -1,5 +1,6 @@
 """Services that cannot be had are said at the start, in one line."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -25,14 +26,19 @@ from config import ConfigError
             "STORAGE_URL",
             "ftp://root:hunter2@files",
             "config/storage.yaml: storage.url: found 'ftp://root:***@files': "
-            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix, "
-            "az://container/prefix or sftp://host/path",
+            "ftp scheme, expected file:///path, memory://, s3://bucket/prefix, gs://bucket/prefix "
+            "or az://container/prefix",
         ),
         (
             "QUEUE_URL",
             "sqs://root:hunter2@queue",
             "config/queue.yaml: queue.url: found 'sqs://root:***@queue': "
             "expected nothing, redis://host:port/0 or amqp://user:password@host:port/",
+        ),
+        (
+            "APP_APP__FEATURES",
+            '["nowhere"]',
+            "environment variable APP_APP__FEATURES: app.features: found 'nowhere': expected a folder of app/",
         ),
         (
             "APP_APP__SECRET_KEY",
@@ -48,6 +54,14 @@ def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(
     with pytest.raises(ConfigError) as raised:
         make_app(**{variable: url})
     assert str(raised.value) == line
+
+
+def test_a_library_that_a_setting_needs_is_named_if_it_is_missing(
+    make_app: Callable[..., Flask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentry_sdk", None)
+    with pytest.raises(ConfigError, match=r"telemetry\.sentry_dsn: found '\*\*\*': .*sentry.* run `make add PACKAGE="):
+        make_app(SENTRY_DSN="https://key@sentry.example.org/1")
 
 
 def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[..., Flask]) -> None:

@@ -173,14 +173,17 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
 
 def _finish(app: Flask) -> Iterator[str]:
     """Do all jobs that the restored queue holds, as if it were later: those too that a worker had, or that waited."""
+    unfinished, now = update(QueueMessage).where(~QueueMessage.dead), {"due": 0, "wait": 0}
     with transaction(app) as session:
-        session.execute(update(QueueMessage).where(~QueueMessage.dead).values(due=0))
+        session.execute(unfinished.values(now))
     worker = dramatiq.Worker(dramatiq.get_broker(), worker_timeout=10, worker_threads=2)
     worker.start()
     deadline = time.monotonic() + PATIENCE
     try:
         while True:
             with transaction(app) as session:
+                # A job may send others that are to wait a day.
+                session.execute(unfinished.where(QueueMessage.owner.is_(None)).values(now))
                 left = list(session.scalars(select(QueueMessage.dead)))
             if all(left) or time.monotonic() > deadline:
                 break

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, select, text
+from sqlalchemy import select
 
 from app.jobs import back_up
 from app.removals import remove_later
 from app.services import transaction
-from backup.create import backups_in, create
+from backup.archive import backups_in
 from config import Settings
-from database import connect
 from database.base import database_time
 from database.broker import QueueMessage
 from database.schedule import SCHEDULES
@@ -42,9 +41,14 @@ def test_a_file_whose_row_stays_is_not_removed(
     app: Flask, disks: Disks, work: Callable[[], int], tomorrow: Callable[[], None]
 ) -> None:
     disks["media"].write("pictures/a.webp", b"a")
-    with pytest.raises(ZeroDivisionError), transaction(app):
-        remove_later("media", "pictures/a.webp")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with transaction(app):
+            remove_later("media", "pictures/a.webp")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     tomorrow()
     assert work() == 0
     assert disks["media"].exists("pictures/a.webp")
@@ -61,19 +65,4 @@ def test_the_timed_job_makes_a_backup_and_is_disabled(app: Flask, settings: Sett
     assert SCHEDULES["back_up"].cron == "0 2 * * *"
     assert "back_up" in settings.schedule.disabled
     back_up(SLOT)
-    assert len(backups_in(whole, settings.app.slug)) == 1
-
-
-def test_the_timed_job_lets_others_write(
-    app: Flask, settings: Settings, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def create_beside_a_writer(settings: Settings) -> object:
-        engine: Engine = connect(f"sqlite:///{settings.app_dir.database}", timeout=0.1)
-        with engine.begin() as connection:
-            connection.execute(text("DELETE FROM rate_limit"))
-        engine.dispose()
-        return create(settings)
-
-    monkeypatch.setattr("app.jobs.create", create_beside_a_writer)
-    back_up(SLOT)
-    assert len(backups_in(whole, settings.app.slug)) == 1
+    assert len(backups_in(whole, settings)) == 1

@@ -12,7 +12,8 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from app.accounts import User, find_user
+from app.accounts import User
+from app.accounts.models import find_user
 from config import Settings
 from database import utc_now
 from tests.conftest import PASSWORD

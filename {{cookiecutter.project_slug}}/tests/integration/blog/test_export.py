@@ -65,6 +65,8 @@ def test_only_users_who_are_logged_in_can_export(client: Any, user: User) -> Non
 
 def test_too_many_exports_are_refused_for_a_while(make_app: Callable[..., Flask], user: User) -> None:
     client: Any = make_app(APP_SECURITY__RATE_LIMITS__TRANSFER="2 per hour").test_client()
+    # Those without a login do not count.
+    assert {client.submit("/posts/export", page="/register").location for _ in range(3)} == {"/login"}
     client.log_in("ada")
     assert [export(client).status_code for _ in range(3)] == [302, 302, 429]
 

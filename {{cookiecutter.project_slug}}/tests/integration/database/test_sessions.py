@@ -12,32 +12,28 @@ from flask_login import login_required
 from sqlalchemy.orm import Session
 
 from app.accounts import User
-from app.extensions import limiter
+from app.extensions import csrf, limiter
 from app.services import transaction
 
 PATIENCE = 20
 
 
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    app.config["WTF_CSRF_ENABLED"] = False
-    return app
-
-
-def test_a_request_that_has_only_read_holds_nobody_up(app: Flask, logged_in: Any, other_user: User) -> None:
+def test_a_request_that_has_only_read_holds_nobody_up(app: Flask, client: Any, user: User, other_user: User) -> None:
     has_read, may_end = threading.Event(), threading.Event()
 
     @app.post("/slow")
+    @csrf.exempt
     @login_required
     def slow() -> str:
-        svcs.flask.get(Session).get(User, other_user.id)
         has_read.set()
         return "ok" if may_end.wait(PATIENCE) else "nobody else was served"
 
+    client.log_in(user.username)
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(logged_in.post, "/slow")
+        answer = pool.submit(client.post, "/slow")
         assert has_read.wait(PATIENCE)
-        assert app.test_client().log_in(other_user.username).status_code == 302
+        other_client: Any = app.test_client()
+        assert other_client.log_in(other_user.username).status_code == 302
         may_end.set()
     assert answer.result().text == "ok"
 
@@ -51,14 +47,15 @@ def test_a_request_that_has_only_read_holds_nobody_up(app: Flask, logged_in: Any
     ids=["limit first", "login first"],
 )
 def test_a_login_and_a_rate_limit_go_together_in_any_order(
-    app: Flask, logged_in: Any, user: User, decorate: Callable[[Callable[[], str]], Callable[[], str]]
+    app: Flask, client: Any, user: User, decorate: Callable[[Callable[[], str]], Callable[[], str]]
 ) -> None:
     def rename() -> str:
         svcs.flask.get(Session).get_one(User, user.id).email = "new@example.org"
         return "ok"
 
-    app.add_url_rule("/rename", view_func=decorate(rename), methods=["POST"])
-    assert [logged_in.post("/rename").status_code for _ in range(6)] == [200] * 5 + [429]
+    app.add_url_rule("/rename", view_func=csrf.exempt(decorate(rename)), methods=["POST"])
+    client.log_in(user.username)
+    assert [client.post("/rename").status_code for _ in range(6)] == [200] * 5 + [429]
     with transaction(app) as session:
         assert session.get_one(User, user.id).email == "new@example.org"
 

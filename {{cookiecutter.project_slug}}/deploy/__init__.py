@@ -1,1 +1,0 @@
-"""Brings the service to a host: scripts that need nothing but Python, and the files that they install."""
