@@ -9,7 +9,7 @@ socket that systemd holds: a new one starts beside the old one, which ends once 
 fails, and what does not start was never live. A file LIVE in a release says that it has been live.
 """
 
-# ruff: noqa: D102, D103, S603  (a script that prints, and runs the host's programs)
+# ruff: noqa: D103, S603  (a script that prints, and runs the host's programs)
 
 import argparse
 import configparser
