@@ -114,7 +114,11 @@ def test_a_backup_that_is_cut_off_is_refused(whole: Path, settings: Settings, tm
     refuse(whole, settings, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", bytes(2000), gzip.compress(b""), gzip.compress(b"text" * 900)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", bytes(2000), gzip.compress(b""), gzip.compress(b"text" * 900)],
+    ids=["empty", "text", "zeros", "gzip of nothing", "gzip of text"],
+)
 def test_what_is_no_backup_at_all_is_refused(whole: Path, settings: Settings, tmp_path: Path, content: bytes) -> None:
     whole.write_bytes(content)
     refuse(whole, settings, tmp_path)
