@@ -52,7 +52,7 @@ def register(app: Flask, settings: Settings) -> None:
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)
     svcs.flask.register_value(app, Storage, disks["default"])
-    svcs.flask.register_value(app, type(broker), broker, ping=type(broker).check, on_registry_close=broker.close)
+    svcs.flask.register_value(app, type(broker), broker, ping=lambda it: it.check(), on_registry_close=broker.close)
 
 
 def require_migrated(app: Flask) -> None:

@@ -11,7 +11,7 @@ import dramatiq
 import pytest
 from pika.exceptions import AMQPError
 from redis import RedisError
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from database import connect
@@ -21,91 +21,86 @@ from tests.infrastructure.queue.workers import Place, Workers, eventually
 SERVERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("redis", "rabbitmq")]
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = connect(f"sqlite:///{tmp_path / 'data.sqlite3'}")
-    yield engine
-    engine.dispose()
+class Sender:
+    """Sends jobs to a server that is not asked: what would go there is noted."""
 
-
-class Sent:
-    """A broker on a server that is not asked: what would go there is noted."""
-
-    def __init__(self) -> None:
-        self.session: Session | None = None
+    def __init__(self, session: Session) -> None:
+        self.session: Session | None = session
+        self.is_away = False
+        self.sent: list[int] = []
         broker: Any = open_server_broker("redis://127.0.0.1:9/0", lambda: self.session, lease=30)
         broker.do_enqueue = self.note
-        self.job: Any = dramatiq.actor(broker=broker)(print)
-        self.numbers: list[int] = []
-        self.is_away = False
+        self.send: Any = dramatiq.actor(broker=broker)(print).send
 
     def note(self, _queue: str, _id: str, payload: bytes) -> None:
         if self.is_away:
             raise ConnectionError("away")
-        self.numbers += dramatiq.Message.decode(payload).args
+        self.sent += dramatiq.Message.decode(payload).args
 
 
 @pytest.fixture
-def sent() -> Sent:
-    return Sent()
+def session(tmp_path: Path) -> Iterator[Session]:
+    engine = connect(f"sqlite:///{tmp_path / 'data.sqlite3'}")
+    with Session(engine) as session:
+        yield session
+    engine.dispose()
 
 
-def test_what_a_transaction_sends_goes_out_when_it_has_committed(sent: Sent, engine: Engine) -> None:
-    with Session(engine) as sent.session:
-        sent.job.send(1)
-        sent.session.execute(text("SELECT 1"))
-        sent.job.send(2)
-        assert sent.numbers == []
-        sent.session.commit()
-        assert sent.numbers == [1, 2]
-        sent.session.commit()
-    sent.session = None
-    sent.job.send(3)
-    assert sent.numbers == [1, 2, 3]
+@pytest.fixture
+def sender(session: Session) -> Sender:
+    return Sender(session)
+
+
+def test_what_a_transaction_sends_goes_out_when_it_has_committed(sender: Sender, session: Session) -> None:
+    sender.send(1)
+    session.execute(text("SELECT 1"))
+    sender.send(2)
+    assert sender.sent == []
+    session.commit()
+    session.commit()
+    assert sender.sent == [1, 2]
+    sender.session = None
+    sender.send(3)
+    assert sender.sent == [1, 2, 3]
 
 
 @pytest.mark.parametrize("end", [Session.rollback, Session.close])
-def test_what_a_transaction_sends_is_forgotten_with_it(
-    sent: Sent, engine: Engine, end: Callable[[Session], None]
-) -> None:
-    with Session(engine) as sent.session:
-        sent.job.send(1)
-        end(sent.session)
-        sent.job.send(2)
-        sent.session.commit()
-    assert sent.numbers == [2]
+def test_what_a_transaction_sends_is_forgotten_with_it(sender: Sender, session: Session, end: Any) -> None:
+    sender.send(1)
+    end(session)
+    sender.send(2)
+    session.commit()
+    assert sender.sent == [2]
 
 
-def test_savepoints_are_respected(sent: Sent, engine: Engine) -> None:
-    with Session(engine) as sent.session:
-        with sent.session.begin_nested():
-            sent.job.send(1)
-            with sent.session.begin_nested():
-                sent.job.send(2)
-        outer = sent.session.begin_nested()
-        with sent.session.begin_nested():
-            sent.job.send(3)
-        outer.rollback()
-        sent.job.send(4)
-        assert sent.numbers == []
-        sent.session.commit()
-    assert sorted(sent.numbers) == [1, 2, 4]
+def test_savepoints_are_respected(sender: Sender, session: Session) -> None:
+    with session.begin_nested():
+        sender.send(1)
+        with session.begin_nested():
+            sender.send(2)
+    outer = session.begin_nested()
+    with session.begin_nested():
+        sender.send(3)
+    outer.rollback()
+    sender.send(4)
+    assert sender.sent == []
+    session.commit()
+    assert sorted(sender.sent) == [1, 2, 4]
 
 
 def test_a_job_whose_server_is_away_after_the_commit_is_named_in_the_log(
-    sent: Sent, engine: Engine, caplog: pytest.LogCaptureFixture
+    sender: Sender, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Session(engine) as sent.session:
-        sent.job.send(1)
-        sent.is_away = True
-        sent.session.commit()
+    sender.send(1)
+    sender.is_away = True
+    session.commit()
     (record,) = caplog.records
     assert record.getMessage() == "lost: print(1) was not sent, and its transaction is committed: away"
 
 
-def test_arguments_that_are_no_json_fail_before_the_commit(sent: Sent, engine: Engine) -> None:
-    with Session(engine) as sent.session, pytest.raises(TypeError, match="not JSON serializable"):
-        sent.job.send(object())
+def test_arguments_that_are_no_json_fail_before_the_commit(sender: Sender) -> None:
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        sender.send(object())
 
 
 def test_a_url_of_another_kind_is_refused() -> None:
