@@ -88,7 +88,8 @@ def clock() -> str:
 
 def scheduler() -> str:
     now = utc_now()
-    last = svcs.flask.get(Session).scalar(select(func.max(ScheduleSlot.slot)).where(ScheduleSlot.slot <= now))
+    by_scheduler = ScheduleSlot.slot <= now, ScheduleSlot.line.is_not(None)
+    last = svcs.flask.get(Session).scalar(select(func.max(ScheduleSlot.slot)).where(*by_scheduler))
     if last is None:
         raise Skipped("none has ever run; `python scheduler.py` starts one")
     due = max(schedule.latest_slot(now - LATE) for schedule in SCHEDULES.values())

@@ -85,7 +85,7 @@ def project_version(root: Path = ROOT) -> str:
 
 @cache
 def project_release(root: Path = ROOT) -> str | None:
-    """The name of the release that this code is, which `deploy/release.py` writes beside it; None elsewhere."""
+    """The name of the release that this code is, from the file `RELEASE` beside it; None where nothing was deployed."""
     try:
         return (root / "RELEASE").read_text(encoding="utf-8").strip()
     except FileNotFoundError:

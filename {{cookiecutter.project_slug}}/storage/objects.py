@@ -163,18 +163,18 @@ class ObjectBackend:
         options = {name: value for name, value in self.options.items() if not re.search("endpoint|virtual", name)}
         options["virtual_hosted_style_request"] = "true"
         query = {"list-type": "2", "encoding-type": "url", "prefix": f"{root}{prefix}/" if prefix else root}
-        after, is_truncated = root + last, "true"
-        while is_truncated == "true":
-            options["endpoint"] = f"{address}?{urlencode({**query, 'start-after': after})}&x-rest="
+        rest: str | None = ""
+        while rest is not None:
+            query |= {"continuation-token": rest} if rest else {"start-after": root + last}
+            options["endpoint"] = f"{address}?{urlencode(query)}&x-rest="
             answer = obstore.get(self._connect("", options), "x")
             page = ET.fromstring(bytes(answer.bytes()))  # noqa: S314  (the store's own XML)
-            is_truncated = page.findtext("{*}IsTruncated", "")
+            rest = page.findtext("{*}NextContinuationToken")
             for found in page.iterfind("{*}Contents"):
-                fields = {field.tag.partition("}")[2]: field.text or "" for field in found}
-                after = unquote_plus(fields["Key"])
-                if not after.endswith("/"):
-                    modified, etag = datetime.fromisoformat(fields["LastModified"]), fields["ETag"].strip('"')
-                    yield Entry(after.removeprefix(root), int(fields["Size"]), modified, etag)
+                fields = {field.tag.rpartition("}")[2]: field.text or "" for field in found}
+                key, modified = unquote_plus(fields["Key"]), datetime.fromisoformat(fields["LastModified"])
+                if not key.endswith("/"):
+                    yield Entry(key.removeprefix(root), int(fields["Size"]), modified, fields["ETag"].strip('"'))
 
     @contextmanager
     def _errors(self, path: str, target: str | None = None) -> Iterator[None]:

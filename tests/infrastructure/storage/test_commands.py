@@ -139,16 +139,6 @@ def test_what_the_storage_refuses_is_one_line(files: Storage, arguments: list[st
     assert paths(files) == ["file", "folder/file"]
 
 
-def test_a_wrong_argument_is_a_usage_error() -> None:
-    for arguments, words in (
-        (["write", "a", "source"], "'source': No such file or directory"),
-        (["move", "a"], "Missing argument 'TARGET'"),
-    ):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert words in result.stderr
-
-
 def test_wrong_settings_are_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STORAGE_URL", "ftp://me:hunter2@host")
     result = run("ls")
@@ -191,9 +181,3 @@ def test_output_that_cannot_be_written_is_one_line_and_output_that_is_not_wanted
         reader.stdout.close()
         assert reader.stderr
         assert reader.stderr.read() == b""
-
-
-def test_the_group_is_listed_with_its_commands() -> None:
-    commands = run("--help").stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in commands] == ["ls", "move", "read", "remove", "write"]
-    assert all(len(line.split()) > 2 for line in commands)

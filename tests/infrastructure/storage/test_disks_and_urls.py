@@ -90,10 +90,6 @@ def test_a_disk_that_has_no_name_in_the_settings_is_an_error(opened: Callable[..
             "environment variable APP_STORAGE__DISKS: storage.disks: found 'media, more': expected one called default",
         ),
         (
-            {"APP_STORAGE__DISKS": '{"default": "ftp://me:hunter2@host"}'},
-            "environment variable APP_STORAGE__DISKS: storage.disks.default: found 'ftp://me:***@host': ftp scheme",
-        ),
-        (
             {"APP_STORAGE__DISKS__MORE": "ftp://me:hunter2@host/files"},
             "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
             "found 'ftp://me:***@host/files': ftp scheme, expected",

@@ -96,13 +96,16 @@ class Nginx(Server):
         self.root = service.folder
 
     def prepare(self) -> None:
-        texts = [(ROOT / f"deploy/nginx/{name}.conf").read_text() for name in ("maps", "locations")]
-        for name, value in {"<slug>": "shop", "<root>": str(self.root), "<upload_limit>": "1m"}.items():
-            texts = [text.replace(name, value) for text in texts]
-        maps, locations = texts
         user = "user root;" if os.geteuid() == 0 else ""
-        server = f"server {{ listen {HOST}:{self.port}; {locations} }}"
-        http = f"include /etc/nginx/mime.types; access_log off; proxy_temp_path {self.folder}/proxy; {maps} {server}"
+        maps, locations = ((ROOT / f"deploy/nginx/{name}.conf").read_text() for name in ("maps", "locations"))
+        http = f"""
+            include /etc/nginx/mime.types; access_log off; proxy_temp_path {self.folder}/proxy;
+            map $scheme $<slug>_scheme {{ default $scheme; }}
+            {maps}
+            server {{ listen {HOST}:{self.port}; {locations} }}
+        """
+        for name, value in {"<slug>": "shop", "<root>": str(self.root), "<upload_limit>": "1m"}.items():
+            http = http.replace(name, value)
         text = f"{user} daemon off; pid {self.folder}/pid; error_log stderr; events {{}} http {{ {http} }}"
         (self.folder / "nginx.conf").write_text(text)
 

@@ -52,7 +52,8 @@ def dashboard() -> str:
     queues: dict[str, Counter[str]] = {name: Counter() for name in broker.get_declared_queues()}
     for queue, state, count in queue_admin.counts(session):
         queues.setdefault(queue, Counter())[state] = count
-    last_slot = select(ScheduleSlot).order_by(ScheduleSlot.slot.desc()).limit(1)
+    # A clock that was ahead for a while has left slots of the future.
+    last_slot = select(ScheduleSlot).where(ScheduleSlot.slot <= utc_now()).order_by(ScheduleSlot.slot.desc()).limit(1)
     try:
         logged, log_problem = list(islice(errors(settings.app_dir.error_log), MOST)), ""
     except OSError as error:
