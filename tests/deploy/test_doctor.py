@@ -36,18 +36,18 @@ FAULTS = {
     ],
     "a socket in /tmp": [
         (
-            f"sed -i s,^ListenStream=.*,ListenStream=/tmp/gunicorn.sock, {SOCKET_UNIT}; rm run/gunicorn.sock; "
+            f"sed -i s,^ListenStream=.*,ListenStream=/tmp/gunicorn.sock, {SOCKET_UNIT}; rm -f run/gunicorn.sock; "
             "systemctl daemon-reload; systemctl restart my_service.socket; systemctl start my_service",
             "debug 3, 5, checklist 4, 5",
             "",
         ),
     ],
     "nginx": [
-        # The usual way to write it; `GET /static../.env` leaves the folder.
+        # The usual way to write it; `GET /static../.env` leaves the folder, though nginx may not read that file.
         (
             r"sed -i 's|location ^~ /media/ {|location ^~ /static { alias /srv/my_service/shared/static/; }\n&|' "
             "/etc/nginx/conf.d/my_service.conf; systemctl restart nginx",
-            "debug 5: nothing else",
+            "debug 3, 5, checklist 4, 5",
             "",
         ),
         ("rm -r shared/static/*", "layout 3, checklist 2", ""),

@@ -441,21 +441,22 @@ def test_nobody_can_pretend_to_come_from_elsewhere(nginx: Nginx) -> None:
 
 
 @pytest.fixture
-def crowd(nginx: Nginx) -> Iterator[Callable[..., list[int]]]:
-    """Many requests from an address, which a proxy on this machine names; on this machine itself none is limited."""
-    configuration = nginx.folder / "nginx.conf"
-    text = configuration.read_text()
-    named = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Test-Address;\nmap "
-    configuration.write_text(text.replace("map ", named, 1))
-    nginx.run(*nginx.command(), "-s", "reload")
+def crowded(service: Gunicorn) -> Iterator[Nginx]:
+    """nginx that believes the test about where a request comes from: of this machine's own, none is limited."""
+    site, folder = render(service.site), Path("/etc/nginx/conf.d")
+    named = "set_real_ip_from 127.0.0.1;\nreal_ip_header X-Test-Address;"
+    yield from running(Nginx(named, site[folder / "shop.conf"], site[folder / "default-closed.conf"]))
+
+
+@pytest.fixture
+def crowd(crowded: Nginx) -> Callable[..., list[int]]:
+    """Sends many requests from some addresses."""
 
     def ask(count: int, *addresses: str, method: str = "GET") -> list[int]:
         names = itertools.cycle(addresses)
-        return [nginx.ask("/livez", {"X-Test-Address": next(names)}, method=method).status for _ in range(count)]
+        return [crowded.ask("/livez", {"X-Test-Address": next(names)}, method=method).status for _ in range(count)]
 
-    yield ask
-    configuration.write_text(text)
-    nginx.run(*nginx.command(), "-s", "reload")
+    return ask
 
 
 def test_an_address_has_a_limit_of_requests_and_other_addresses_go_on(crowd: Callable[..., list[int]]) -> None:
@@ -469,10 +470,10 @@ def test_an_address_has_a_limit_of_requests_and_other_addresses_go_on(crowd: Cal
     assert 429 not in crowd(60, "127.0.0.1", method="POST")
 
 
-def test_an_address_has_a_limit_of_connections(crowd: Callable[..., list[int]], nginx: Nginx) -> None:
+def test_an_address_has_a_limit_of_connections(crowd: Callable[..., list[int]], crowded: Nginx) -> None:
     head = f"POST /login HTTP/1.1\r\nHost: {NAME}\r\nX-Test-Address: 192.0.2.9\r\nContent-Length: 10\r\n\r\n".encode()
     with ExitStack() as stack:
-        clients = [stack.enter_context(socket.create_connection((HOST, nginx.port), 10)) for _ in range(60)]
+        clients = [stack.enter_context(socket.create_connection((HOST, crowded.port), 10)) for _ in range(60)]
         for client in clients:
             client.sendall(head)
         refused = select.select(clients, [], [], 10)[0]
