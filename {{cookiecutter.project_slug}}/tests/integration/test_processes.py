@@ -12,6 +12,7 @@ from typing import Any
 
 import prometheus_client  # noqa: F401  (where it is imported already, gunicorn.conf.py makes no folder for it)
 import pytest
+import svcs
 from click.testing import CliRunner
 from flask import Flask
 from flask.cli import cli as flask_cli
@@ -89,6 +90,7 @@ def test_without_a_command_honcho_starts_what_the_procfile_says(
 def test_flask_finds_the_app(here: pytest.MonkeyPatch) -> None:
     here.delitem(sys.modules, "web", raising=False)
     result = CliRunner().invoke(flask_cli, ["--app", "web", "routes"])
+    svcs.flask.close_registry(sys.modules["web"].app)
     here.delitem(sys.modules, "web")
     assert result.exit_code == 0
     assert re.search(r"accounts\.login +GET, POST +/login", result.output)
