@@ -25,7 +25,8 @@ test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's inf
 	cp -R tests/infrastructure build/infrastructure/my_service/tests/
 	cd build/infrastructure/my_service && $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
 	cd build/infrastructure/my_service && \
-	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure $(ARGS)
+	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure \
+	  $(or $(ARGS),--cov=config --cov=database --cov=storage --cov=backup)
 
 lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
 	$(VENV)/bin/ruff format --no-cache --check .

@@ -482,14 +482,21 @@ def service(site: Site, release: str, *words: str, check: bool = True) -> str:
 
 def run(*command: str | Path, check: bool = True, **options: Any) -> str:
     """What a program prints; if it fails, the last line of it is the reason."""
-    words = list(map(str, command))
-    done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False, **options)
-    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-    if check and done.returncode:
+    words, pipe = list(map(str, command)), subprocess.PIPE
+    options |= {"text": True, "errors": "replace", "stdout": pipe, "stderr": pipe, "start_new_session": True}
+    with subprocess.Popen(words, **options) as program:
+        try:
+            output, errors = (text.strip() for text in program.communicate())
+        except BaseException:
+            # With its children, which would go on and write into a folder that is being removed.
+            os.killpg(program.pid, signal.SIGKILL)
+            raise
+    lines = (errors or output or f"exit code {program.returncode}").splitlines()
+    if check and program.returncode:
         # nginx tells first what is wrong, others last.
         told = next((line for line in lines if "[emerg]" in line), lines[-1])
         raise Failure(f"{Path(words[0]).name} {' '.join(words[1:3])}: {told}")
-    return done.stdout.strip() or ("" if check else lines[-1])
+    return output or ("" if check else lines[-1])
 
 
 def write(path: Path, text: str) -> None:
