@@ -39,6 +39,8 @@ CONTROL_GROUPS = tuple(Path("/sys/fs/cgroup") / name for name in ("systemd", "un
 BOOT_PATIENCE = 60
 INSTALL_PATIENCE = 900
 STOP_PATIENCE = 60
+# Where a machine's files lie if so many bytes are free: on disks, copying, syncing and removing takes most of the time.
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
 
 class Machine:
@@ -212,7 +214,8 @@ def what_is_missing() -> str | None:
 @contextmanager
 def running_machine() -> Iterator[Machine]:
     """A machine with nothing but its packages, for as long as the block runs."""
-    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    with tempfile.TemporaryDirectory(prefix="machine-", dir=MEMORY if in_memory else None) as folder:
         tree = Path(folder) / "root"
         subprocess.run(["cp", "--archive", "--reflink=auto", packaged_tree(), tree], check=True)
         machine = Machine(tree)

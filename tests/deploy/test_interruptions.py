@@ -6,23 +6,24 @@ from collections.abc import Sequence
 import pytest
 from deploy.service import DEPLOY_PATIENCE, Service
 
-# Starts a command, and sends it a signal as soon as it begins a certain step, or, without one, any step that is not
-# known yet. Prints that step, and the exit code.
+# Starts a command, and sends it and its programs a signal, as a terminal does, as soon as it begins a certain step, or,
+# without one, any step that is not known yet. Prints that step, and the exit code.
 STOPPER = r"""
 import json, os, re, subprocess, sys
 number, wanted, known, command = json.loads(sys.argv[1])
-process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+send = os.kill if number == 9 else os.killpg
+process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 line, sent = "", None
 while byte := os.read(process.stdout.fileno(), 1):
     line = "" if byte == b"\n" else line + byte.decode()
     if line.endswith(" ... ") and sent is None:
         step = re.sub(r" \d{14}", "", line.removesuffix(" ... "))
         if step == wanted or (wanted is None and step not in known):
-            process.send_signal(number)
+            send(process.pid, number)
             sent = step
 print(json.dumps([sent, process.wait()]))
 """
-KILL, TERMINATE = 9, 15
+HANG_UP, INTERRUPT, KILL = 1, 2, 9
 
 
 def stop(
@@ -63,15 +64,21 @@ def test_killed_at_any_step_the_site_answers_and_the_next_deploy_works(service: 
 
 
 @pytest.mark.parametrize("at", ["packages", "start"])
-def test_told_to_stop_it_leaves_what_was_live(service: Service, at: str) -> None:
+def test_interrupted_it_leaves_what_was_live(service: Service, at: str) -> None:
     before, releases = service.live(), service.releases()
 
-    step, code = stop(service, TERMINATE, "second", at=at)
+    step, code = stop(service, INTERRUPT, "second", at=at)
 
     assert (step, code) == (at, 130)
     assert service.serving() == service.live() == before
     assert service.releases() == releases
     assert service.units("@*") == [f"my_service@{before}.service"]
+
+
+def test_a_lost_connection_does_not_stop_it(service: Service) -> None:
+    before = service.live()
+    assert stop(service, HANG_UP, "second", at="packages") == ("packages", 0)
+    assert service.serving() == service.live() > before
 
 
 def test_of_two_deploys_at_once_one_is_refused(service: Service) -> None:

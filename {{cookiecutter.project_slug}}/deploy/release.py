@@ -482,21 +482,14 @@ def service(site: Site, release: str, *words: str, check: bool = True) -> str:
 
 def run(*command: str | Path, check: bool = True, **options: Any) -> str:
     """What a program prints; if it fails, the last line of it is the reason."""
-    words, pipe = list(map(str, command)), subprocess.PIPE
-    options |= {"text": True, "errors": "replace", "stdout": pipe, "stderr": pipe, "start_new_session": True}
-    with subprocess.Popen(words, **options) as program:
-        try:
-            output, errors = (text.strip() for text in program.communicate())
-        except BaseException:
-            # With its children, which would go on and write into a folder that is being removed.
-            os.killpg(program.pid, signal.SIGKILL)
-            raise
-    lines = (errors or output or f"exit code {program.returncode}").splitlines()
-    if check and program.returncode:
+    words = list(map(str, command))
+    done = subprocess.run(words, text=True, errors="replace", capture_output=True, check=False, **options)
+    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    if check and done.returncode:
         # nginx tells first what is wrong, others last.
         told = next((line for line in lines if "[emerg]" in line), lines[-1])
         raise Failure(f"{Path(words[0]).name} {' '.join(words[1:3])}: {told}")
-    return output or ("" if check else lines[-1])
+    return done.stdout.strip() or ("" if check else lines[-1])
 
 
 def write(path: Path, text: str) -> None:
@@ -553,8 +546,8 @@ def main() -> int:
         word.set_defaults(command=command)
     options = parser.parse_args()
     os.umask(0o022)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    # A lost connection stops nothing. Ctrl-C reaches the programs that run as well, and then what is new is removed.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         if os.geteuid() != 0:
             raise Failure("this works on the whole host: run it by sudo", BAD_INPUT)
