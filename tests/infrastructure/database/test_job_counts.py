@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from database import connect
 from database.job_counts import CountJobs, JobCount
-from database.migrations import upgrade
+from tests.infrastructure.database.conftest import upgrade
 
 WORKERS, ROUNDS = 4, 20
 
