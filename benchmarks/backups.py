@@ -103,7 +103,7 @@ def measure(name: str, project: str, path: str, target: str) -> tuple[float, flo
     create = importlib.import_module("backup.create").create
     reading = importlib.import_module("backup.restore")
     settings = importlib.import_module("config").load()
-    importlib.import_module("database.migrations").revisions()
+    importlib.import_module("database.migrations").scripts()
     os.sync()  # What others have written is not this one's to wait for.
     Path("/proc/self/clear_refs").write_text("5")  # The peak starts anew from here.
     before = memory("VmRSS")
@@ -130,7 +130,8 @@ def migrated(folder: Path) -> tuple[Any, Any]:
     app_dir.make()
     os.environ |= {"APP_ENV": "testing", "APP_DIR": str(app_dir.path)}
     engine = importlib.import_module("database").connect(f"sqlite:///{app_dir.database}")
-    importlib.import_module("database.migrations").upgrade(engine)
+    config = importlib.import_module("database.migrations").alembic_config(engine)
+    importlib.import_module("alembic.command").upgrade(config, "heads")
     engine.dispose()
     return app_dir, config.load()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import dramatiq
 
 from benchmarks.queue.places import DATABASES, Places, broker_of, lines, show, wait_until
+from tests.infrastructure.queue.workers import wait_until_empty
 
 SECONDS = 20
 SENT = 40
@@ -48,7 +49,7 @@ def measure(places: Places) -> None:
         send(name)
         wait_until(lambda place=place: lines(place.record), f"the worker on {name}", 30)  # type: ignore[misc]
     for broker in brokers.values():
-        broker.join("default", timeout=30_000)
+        wait_until_empty(broker)
     before = {name: cpu_seconds(worker.pid) for name, worker in workers.items()}
     time.sleep(SECONDS)
     cpu = {name: (cpu_seconds(worker.pid) - before[name]) / SECONDS for name, worker in workers.items()}

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 
 from benchmarks.queue.places import Places, broker_of, show, wait_until
+from tests.infrastructure.queue.workers import wait_until_empty
 from tests.infrastructure.servers import HOST, free_port
 
 CLIENTS = 4
@@ -78,7 +79,7 @@ def measure(places: Places) -> None:
     load = {"mixed": together(port, plans), "in turns": []}
     for _ in range(REQUESTS // TURN):
         for kind in random.sample(list(KINDS), len(KINDS)):
-            broker.join("default", timeout=60_000)
+            wait_until_empty(broker)
             load["in turns"] += together(port, [[kind] * TURN] * CLIENTS)
 
     rows = []

@@ -58,21 +58,19 @@ migrations = logging.getLogger("alembic.runtime.migration")
 migrations.setLevel(logging.INFO)
 migrations.addFilter(lambda record: str(record.msg).startswith("Running"))
 with ExitStack() as stack:
-    engine, connection = context.config.attributes.get("engine"), None
+    engine = context.config.attributes.get("engine")
     if engine is None:
         with exit_on_problems():
             app = create_app()  # This imports all models.
         stack.callback(svcs.flask.close_registry, app)
         with app.app_context():
             engine = svcs.flask.get(Engine)
-    if not context.is_offline_mode():
-        connection = stack.enter_context(engine.connect())
-        # No session may get a connection that checks no references, or waits for ever.
-        stack.callback(connection.invalidate)
-        take_turn(connection, stack)
+    connection = stack.enter_context(engine.connect())
+    # No session may get a connection that checks no references, or waits for ever.
+    stack.callback(connection.invalidate)
+    take_turn(connection, stack)
     context.configure(
         connection=connection,
-        dialect_name=engine.dialect.name,
         target_metadata=Base.metadata,
         compare_server_default=True,
         # SQLite alters a table by copying it; this writes such steps where they are needed.
@@ -81,7 +79,7 @@ with ExitStack() as stack:
         # A revision that fails half-way leaves nothing behind, on SQLite too.
         transactional_ddl=True,
         transaction_per_migration=True,
-        literal_binds=connection is None,
+        literal_binds=context.is_offline_mode(),
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -35,27 +35,23 @@ class JobCount(Base):
 
 
 class CountJobs(dramatiq.Middleware):
-    """Counts what a worker does, and adds the counts to the table some seconds later."""
+    """Counts attempts, and adds the counts to the table some seconds later."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.lock, self.timer = engine, threading.Lock(), threading.Timer(COLLECT, self.write)
         self.counts: Counter[tuple[int, str, str]] = Counter()
 
-    def after_process_message(self, _broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
-        """Count an attempt."""
-        outcome = "failed" if exception or message.failed else "done"
+    def after_process_message(self, broker: object, message: dramatiq.MessageProxy, **ended: object) -> None:
+        outcome = "failed" if ended.get("exception") or message.failed else "done"
         with self.lock:
             if not self.counts:
                 self.timer = threading.Timer(COLLECT, self.write)
                 self.timer.start()
             self.counts[int(time.time()) // 3600 * 3600, message.actor_name, outcome] += 1
 
-    def after_skip_message(self, broker: Any, message: Any) -> None:
-        """Count one that was too old, or whose workers died."""
-        self.after_process_message(broker, message)
+    after_skip_message = after_process_message
 
     def after_worker_shutdown(self, _broker: Any, _worker: Any) -> None:
-        """Write what is left."""
         self.timer.cancel()
         self.write()
 

@@ -19,6 +19,7 @@ import dramatiq
 import msgspec
 import pytest
 import svcs
+from alembic import command
 from flask import Flask, request
 from flask.testing import FlaskClient
 from jinja2 import FileSystemBytecodeCache
@@ -35,7 +36,7 @@ from config import ROOT, AppDir, Settings, load
 from database import connect
 from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
-from database.migrations import upgrade
+from database.migrations import alembic_config
 from storage.disks import Disks
 
 PASSWORD = "correct horse battery"
@@ -129,7 +130,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with all migrations, to be copied."""
     path = tmp_path_factory.mktemp("migrated") / "app.sqlite3"
     engine = connect(f"sqlite:///{path}")
-    upgrade(engine)
+    command.upgrade(alembic_config(engine), "heads")
     engine.dispose()
     return path
 

@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import Engine
 
 from database import connect
+from database.migrations import alembic_config, scripts
+
+# The shipped revisions, the first one first.
+REVISIONS = [script.revision for script in scripts().walk_revisions()][::-1]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -23,3 +28,11 @@ def empty(url: str) -> Iterator[Engine]:
     engine = connect(url, timeout=0.2)
     yield engine
     engine.dispose()
+
+
+def upgrade(engine: Engine, revision: str = "heads") -> None:
+    command.upgrade(alembic_config(engine), revision)
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    command.downgrade(alembic_config(engine), revision)

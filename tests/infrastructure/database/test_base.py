@@ -137,9 +137,9 @@ def test_a_row_is_stored_unless_its_key_is_taken(empty: Engine) -> None:
 
     Once.metadata.create_all(empty)
     with sessions(empty).begin() as session:
-        assert insert_new(session, Once(key="a", value=1))  # type: ignore[arg-type]
-        assert not insert_new(session, Once(key="a", value=2))  # type: ignore[arg-type]
-        assert insert_new(session, Once(key="b", value=3))  # type: ignore[arg-type]
+        assert insert_new(session, Once, key="a", value=1)
+        assert not insert_new(session, Once, key="a", value=2)
+        assert insert_new(session, Once, key="b", value=3)
     with sessions(empty)() as session:
         assert session.scalars(select(Once.value).order_by(Once.key)).all() == [1, 3]
 

@@ -10,9 +10,8 @@ from sqlalchemy import Engine, text
 from config import AppDir
 from database import connect
 from database.commands import db
-from database.migrations import applied, revisions
-
-REVISIONS = revisions()
+from database.migrations import applied
+from tests.infrastructure.database.conftest import REVISIONS
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def test_downgrade_undoes_one_or_all(database: Engine) -> None:
     assert run("downgrade", "-1").exit_code == 0
     assert applied(database) == set(REVISIONS[-2:-1])
     assert run("downgrade", "base").exit_code == 0
-    assert applied(database) == frozenset()
+    assert applied(database) == set()
 
 
 def test_current_and_check_tell_whether_the_tables_are_there(database: Engine) -> None:
@@ -73,7 +72,7 @@ def test_current_and_check_tell_whether_the_tables_are_there(database: Engine) -
 
 def test_words_are_alembics(database: Engine) -> None:
     assert "CREATE TABLE queue_message" in run("upgrade", "head", "--sql").stdout
-    assert applied(database) == frozenset()
+    assert applied(database) == set()
     assert run("stamp", REVISIONS[0]).exit_code == 0
     assert applied(database) == {REVISIONS[0]}
     assert run("nonsense").exit_code == 2

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from database import connect
 from database.job_counts import CountJobs, JobCount
-from database.migrations import upgrade
+from tests.infrastructure.database.conftest import upgrade
 
 WORKERS, ROUNDS = 4, 20
 
@@ -24,7 +24,7 @@ def test_workers_that_write_at_the_same_time_lose_nothing(
     upgrade(engine)
 
     def work() -> None:
-        counts = CountJobs(engine)
+        counts: Any = CountJobs(engine)
         for _ in range(ROUNDS):
             for actor in ("first", "second"):
                 counts.after_process_message(None, SimpleNamespace(actor_name=actor, failed=False))

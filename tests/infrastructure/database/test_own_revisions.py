@@ -17,9 +17,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from config import ROOT, AppDir
 from database import Base, connect, migrations
 from database.commands import db
-from database.migrations import alembic_config, applied, downgrade, revisions, upgrade
+from database.migrations import alembic_config, applied
+from tests.infrastructure.database.conftest import REVISIONS, downgrade, upgrade
 
-SHIPPED = revisions()[-1]
+SHIPPED = REVISIONS[-1]
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_what_fails_behind_such_an_index_is_undone_and_not_recorded(empty: Engin
     for _ in range(2):
         with pytest.raises(DBAPIError, match="two"):
             upgrade(empty)
-        assert applied(empty) == frozenset()
+        assert applied(empty) == set()
         assert scalar(empty, "SELECT count(*) FROM one") == 0
 
 
@@ -177,9 +178,11 @@ def test_several_that_migrate_at_once_wait_for_each_other(empty: Engine, none: P
             f"    op.execute('CREATE INDEX ix_t{number} ON t{number} (n)')",
         )
     migrate = (
-        "import sys; from pathlib import Path; from database import connect, migrations; import app;"
+        "import sys; from pathlib import Path; from alembic import command; import app;"
+        "from database import connect, migrations;"
         "migrations.PROJECT = Path(sys.argv[2]);"
-        "engine = connect(sys.argv[1]); print('ready', flush=True); input(); migrations.upgrade(engine)"
+        "engine = connect(sys.argv[1]); print('ready', flush=True); input();"
+        "command.upgrade(migrations.alembic_config(engine), 'heads')"
     )
     command = [sys.executable, "-c", migrate, url, str(migrations.PROJECT)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}

@@ -227,6 +227,15 @@ def test_single_statements_are_kept_one_by_one(engine: Engine) -> None:
     assert count(engine) == 1
 
 
+def test_only_single_statements_do_not_wait_for_the_disk(engine: Engine, url: str) -> None:
+    direct = single_statements(engine)
+    question = "PRAGMA synchronous" if url.startswith("sqlite") else "SHOW synchronous_commit"
+    for kind, expected in ((direct, "off"), (engine, "on")):
+        with kind.connect() as connection:
+            assert connection.scalar(text(question)) == (1 if url.startswith("sqlite") else expected)
+    direct.dispose()
+
+
 def test_autocommit_is_for_what_no_transaction_may_hold(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM"))
@@ -264,13 +273,13 @@ def sqlite(tmp_path: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_sqlite_says_when_rows_are_too_old_to_write_beside_them(sqlite: Engine) -> None:
+def test_sqlite_refuses_to_write_beside_rows_that_are_too_old(sqlite: Engine) -> None:
     with sessions(sqlite)() as session, sessions(sqlite).begin() as other:
         rows = session.scalars(COUNT, execution_options={"yield_per": 10})
         next(rows)
         other.execute(insert(COUNTER).values(n=-1))
         other.commit()
-        with pytest.raises(OperationalError, match="fetch all rows first: another transaction has committed"):
+        with pytest.raises(OperationalError, match="database is locked"):
             session.execute(insert(COUNTER).values(n=-2))
         rows.close()
         session.execute(insert(COUNTER).values(n=-2))

@@ -25,7 +25,7 @@ from config import ROOT, AppDir
 from database import connect, sessions
 from database.broker import DatabaseBroker, QueueMessage
 from database.engine import single_statements
-from database.migrations import upgrade
+from tests.infrastructure.database.conftest import upgrade
 from tests.infrastructure.servers import HOST, free_port
 
 LOG = "PostgreSQL has not answered for 2 s; the connection is given up"

@@ -10,7 +10,7 @@ from dramatiq.middleware import TimeLimit
 from sqlalchemy.orm import Session
 
 from tests.infrastructure.queue.conftest import Queue
-from tests.infrastructure.queue.workers import Place, eventually
+from tests.infrastructure.queue.workers import Place, eventually, wait_until_empty
 
 AT_ONCE: dict[str, Any] = {"min_backoff": 1, "max_backoff": 1}
 
@@ -22,7 +22,7 @@ def fail() -> None:
 def finish(queue: Queue) -> None:
     """Let a worker run until nothing is left."""
     queue.work()
-    queue.broker.join("default", timeout=20_000)
+    wait_until_empty(queue.broker)
     queue.stop()
 
 
@@ -52,7 +52,7 @@ def test_a_job_exists_if_and_only_if_its_transaction_commits(queue: Queue) -> No
         job.send(5)
     queue.session = None
     job.send(6)
-    queue.broker.join("default", timeout=20_000)
+    wait_until_empty(queue.broker)
     assert sorted(ran) == [2, 3, 6]
 
 
@@ -141,7 +141,7 @@ def test_a_worker_runs_only_its_queues(queue: Queue) -> None:
     queue.actor(ran.append).send(1)
     queue.actor(ran.append, "mail", queue_name="mail").send(2)
     queue.work(queues={"mail"})
-    queue.broker.join("mail", timeout=20_000)
+    wait_until_empty(queue.broker, "mail")
     queue.stop()
     assert ran == [2]
     assert [row.queue for row in queue.rows()] == ["default"]
@@ -165,6 +165,6 @@ def test_a_worker_goes_on_when_its_database_is_back(
     eventually(lambda: "Consumer encountered a connection error" in caplog.text)
     server.start()
     job.send(2)
-    queue.broker.join("default", timeout=60_000)
+    wait_until_empty(queue.broker)
     assert ran == [1, 2]
     assert "Traceback" not in caplog.text

@@ -13,6 +13,7 @@ from database import queue_admin
 from database.broker import QueueMessage
 from tests.infrastructure.queue.conftest import OpenQueue, Queue
 from tests.infrastructure.queue.test_claims import claim, consume
+from tests.infrastructure.queue.workers import wait_until_empty
 
 STATES = list(queue_admin.STATES)
 
@@ -75,13 +76,13 @@ def test_a_failed_message_waits_again_as_if_it_was_sent_now(queue: Queue, sessio
     options = {"max_retries": 1, "min_backoff": 1, "max_backoff": 1, "max_age": 60_000}
     queue.actor(fail_twice, "fragile", queue_name="other", **options).send(5, key="ä")
     queue.work(queues={"other"})
-    queue.broker.join("other", timeout=20_000)
+    wait_until_empty(queue.broker, "other")
     session.rollback()
     old = update(QueueMessage).where(QueueMessage.dead).values(message_id="abc_%")
     session.execute(old.where(QueueMessage.queue == "other"))
     assert queue_admin.retry(session, ["abc", "none"]) == 1
     session.commit()
-    queue.broker.join("other", timeout=20_000)
+    wait_until_empty(queue.broker, "other")
     assert tries == [((5,), {"key": "ä"})] * 3
     assert [row.queue for row in queue.rows() if row.dead] == ["default"]
 

@@ -167,6 +167,15 @@ def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> N
         time.sleep(0.01)
 
 
+def wait_until_empty(broker: dramatiq.Broker, queue: str = "default") -> None:
+    """Wait until no message of a queue is left, apart from failed ones."""
+    if isinstance(broker, DatabaseBroker):
+        left = select(QueueMessage.id).filter_by(queue=queue, dead=False).limit(1)
+        eventually(lambda: not broker.rows(left))
+    else:
+        broker.join(queue, timeout=PATIENCE * 1000)
+
+
 @dataclass(frozen=True)
 class Damage:
     """What chaos has done: jobs that never ended, that ran twice in processes that lived, or that were set aside."""
@@ -195,7 +204,7 @@ def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int
                 killed.add(victim.pid or 0)
                 running.kill(victim)
         # What has ended is deleted a moment later; what is left would run again.
-        sender.join("default", timeout=PATIENCE * 1000)
+        wait_until_empty(sender)
         set_aside = 0
         if isinstance(sender, DatabaseBroker):
             set_aside = sender.rows(select(func.count()).select_from(QueueMessage))[0][0]

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from database import Base, connect, sessions
 from database.broker import DatabaseBroker, QueueMessage
 from database.schedule import Schedule, ScheduleSlot, SlotOutcomes, send_due
+from tests.infrastructure.queue.workers import wait_until_empty
 
 Job = Callable[[str], None]
 
@@ -79,7 +80,7 @@ class Ledger:
         worker = dramatiq.Worker(self.broker, worker_timeout=10, worker_threads=1)
         worker.start()
         try:
-            self.broker.join("default", timeout=20_000)
+            wait_until_empty(self.broker)
         finally:
             worker.stop()
 

@@ -200,19 +200,3 @@ def test_old_slots_are_forgotten_except_for_the_last_one_of_each_schedule(
         forget_old(session, datetime.now(UTC) + HOUR)
     assert sorted((row.schedule, row.slot) for row in ledger.rows()) == [("hourly", NOON + HOUR), ("yearly", NOON)]
     assert not ledger.send(yearly, NOON)
-
-
-def test_old_slots_are_forgotten_even_if_a_wrong_clock_has_dated_them(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hourly, now = ledger.schedule(), datetime.now(UTC)
-    monkeypatch.setattr(schedule, "SCHEDULES", {"report": hourly})
-    slots = NOON, now, now + FOUR_YEARS
-    with ledger.transaction() as session, monkeypatch.context() as patched:
-        patched.setattr(schedule, "utc_now", lambda: now + FOUR_YEARS)
-        for slot in (*slots, *slots):
-            send_slot(hourly, session, slot, again=("sent",))
-    with ledger.transaction() as session:
-        forget_old(session, now + HOUR)
-    # Neither is the slot of the future an old one, nor the last one.
-    assert [row.slot for row in ledger.rows()] == [now, now + FOUR_YEARS]

@@ -12,23 +12,20 @@ BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     op.create_table(
         "user_account",
-        sa.Column("id", BIG_INTEGER, nullable=False),
-        sa.Column("username", sa.String(30), nullable=False),
+        sa.Column("id", BIG_INTEGER, primary_key=True),
+        sa.Column("username", sa.String(30), nullable=False, unique=True),
         sa.Column("email", sa.String(254), nullable=False),
         sa.Column("password_hash", sa.String(200), nullable=False),
-        sa.Column("session_key", sa.String(43), nullable=False),
+        sa.Column("session_key", sa.String(43), nullable=False, unique=True),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
         sa.Column("is_admin", sa.Boolean(), nullable=False),
-        sa.Column("picture", sa.String(80), nullable=True),
-        sa.Column("picture_upload", sa.String(40), nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_user_account"),
-        sa.UniqueConstraint("username", name="uq_user_account_username"),
-        sa.UniqueConstraint("session_key", name="uq_user_account_session_key"),
+        sa.Column("picture", sa.String(80)),
+        sa.Column("picture_upload", sa.String(40)),
     )
     op.create_table(
         "transfer",
-        sa.Column("id", sa.String(32), nullable=False),
-        sa.Column("owner_id", BIG_INTEGER, nullable=False),
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("owner_id", BIG_INTEGER, sa.ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
         sa.Column("disk", sa.String(20), nullable=False),
         sa.Column("file", sa.String(200), nullable=False),
         sa.Column("state", sa.String(10), nullable=False),
@@ -36,10 +33,6 @@ def upgrade() -> None:
         sa.Column("total", sa.Integer(), nullable=False),
         sa.Column("mistakes", sa.JSON(), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["owner_id"], ["user_account.id"], name="fk_transfer_owner_id_user_account", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_transfer"),
     )
 
 

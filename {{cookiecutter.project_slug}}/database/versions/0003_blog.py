@@ -12,16 +12,12 @@ BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     op.create_table(
         "post",
-        sa.Column("id", BIG_INTEGER, nullable=False),
-        sa.Column("author_id", BIG_INTEGER, nullable=False),
+        sa.Column("id", BIG_INTEGER, primary_key=True),
+        sa.Column("author_id", BIG_INTEGER, sa.ForeignKey("user_account.id", ondelete="CASCADE"), nullable=False),
         sa.Column("title", sa.String(200), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("updated", sa.DateTime(timezone=True), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["author_id"], ["user_account.id"], name="fk_post_author_id_user_account", ondelete="CASCADE"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_post"),
+        sa.Column("updated", sa.DateTime(timezone=True)),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_post_author_id_id", "post", ["author_id", "id"])

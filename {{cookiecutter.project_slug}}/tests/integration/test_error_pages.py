@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import svcs
+from alembic import command
 from flask import Flask, abort, flash, make_response
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -15,7 +16,7 @@ from werkzeug.test import TestResponse
 import storage
 from app.accounts import User
 from config import Settings
-from database.migrations import downgrade
+from database.migrations import alembic_config
 
 ERRORS = {"/forbidden": 403, "/nowhere": 404, "/posted-only": 405, "/broken": 500, "/commit-fails": 503}
 
@@ -138,7 +139,7 @@ def test_a_value_that_the_database_cannot_hold_is_the_clients_fault(client: Any)
 
 
 def test_a_database_without_migrations_says_what_to_run(client: Any, engine: Engine) -> None:
-    downgrade(engine, "base")
+    command.downgrade(alembic_config(engine), "base")
     response = client.get("/profile/ada")
     assert response.status_code == 503
     assert "python main.py db upgrade" in response.text

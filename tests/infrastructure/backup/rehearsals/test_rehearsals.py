@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic.command import upgrade
 
 from backup.archive import create, restore
 from config import ROOT, AppDir, load
 from database import connect
-from database.migrations import upgrade
+from database.migrations import alembic_config
 from tests.infrastructure.backup.rehearsals.rehearsal import environment, problems, used
 
 TIMES = 20
@@ -33,7 +34,7 @@ def rehearse(folder: AppDir, environ: dict[str, str], place: Path, times: int) -
         file.truncate(20 << 20)
     settings = load({**environ, "APP_BACKUP__KEEP": str(times)})
     engine = connect(settings.database.url or f"sqlite:///{folder.database}")
-    upgrade(engine)
+    upgrade(alembic_config(engine), "heads")
     engine.dispose()
     folders = [place / str(number) for number in range(times)]
     with used(environ, 3):
@@ -74,7 +75,7 @@ def command(environ: dict[str, str], *arguments: object) -> subprocess.Completed
 def test_a_database_in_use_is_not_restored_into(folder: AppDir, tmp_path: Path, postgres_url: str) -> None:
     environ = environment(folder.path, DATABASE_URL=postgres_url)
     engine = connect(postgres_url)
-    upgrade(engine)
+    upgrade(alembic_config(engine), "heads")
     engine.dispose()
     made = command(environ, "create")
     assert made.returncode == 0, made.stderr

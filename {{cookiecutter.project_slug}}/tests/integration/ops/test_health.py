@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import svcs
+from alembic import command
 from flask import Flask
 from sqlalchemy import Engine, text
 
 from app.services import transaction
 from config import Settings, project_release
 from database.broker import DatabaseBroker
-from database.migrations import downgrade
+from database.migrations import alembic_config
 from storage.disks import Disks
 
 GOOD = {"database": "ok", "migrations": "ok", "queue": "ok", "storage": "ok"}
@@ -52,7 +53,7 @@ def test_a_failure_and_its_end_are_logged_once(app: Flask, client: Any, caplog: 
 
 def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
     with transaction(app) as session:
-        downgrade(session.get_bind().engine, "-1")
+        command.downgrade(alembic_config(session.get_bind().engine), "-1")
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json["checks"]["migrations"].endswith("Run: python main.py db upgrade")
