@@ -30,3 +30,5 @@ def _problems(settings: Settings) -> Iterator[str]:
         if url.startswith("memory:"):
             yield f"config/storage.*: storage {key}: found {url}, expected a place that keeps files in production"
     yield from settings.app_dir.exposed()
+    if not settings.app_dir.path.is_dir():
+        yield f"{settings.app_dir.path}: the app folder is missing; run `{MAKE}`"

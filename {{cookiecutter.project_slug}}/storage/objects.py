@@ -77,11 +77,9 @@ class ObjectBackend:
                 yield stream
             file.seek(0)
             with self._errors(path):
-                if overwrite:
-                    obstore.put(self.store, path, file, max_concurrency=4)
-                else:
-                    # Stores promise "unless it exists" for one request, not for an upload in parts.
-                    obstore.put(self.store, path, file.read(), mode="create", use_multipart=False)
+                # Stores promise "unless it exists" for one request, not for an upload in parts.
+                how: Any = {"max_concurrency": 4} if overwrite else {"mode": "create", "use_multipart": False}
+                obstore.put(self.store, path, file, **how)
 
     def copy(self, source: str, target: str, *, overwrite: bool) -> None:
         if source == target and overwrite:

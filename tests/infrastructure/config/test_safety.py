@@ -94,6 +94,11 @@ def test_another_name_in_the_settings_makes_no_other_application(folder: AppDir)
     require_safe(settings_of(folder, APP_APP__SLUG="renamed"))
 
 
+def test_production_refuses_a_missing_app_folder(tmp_path: Path) -> None:
+    settings = settings_of(AppDir(tmp_path / "none"), SECRET_KEY=secrets.token_urlsafe(32))
+    assert problems(settings) == (f"{tmp_path}/none: the app folder is missing; run `python main.py appdir make`",)
+
+
 def test_all_that_is_unsafe_is_reported_at_once(folder: AppDir) -> None:
     folder.path.chmod(0o777)
     assert len(problems(settings_of(folder, SECRET_KEY="x", APP_APP__DEBUG="1"))) == 3
