@@ -95,7 +95,7 @@ class LocalBackend:
         self._remove_empty_folders(path)
 
     def stat(self, path: str) -> Entry:
-        with self.reader(path) as file:
+        with self._errors(path), os.fdopen(self._open(path), "rb", 0) as file:
             return _entry(path, os.fstat(file.fileno()))
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -154,8 +154,9 @@ class LocalBackend:
 
     def _file(self, path: str) -> Path:
         """The place of a file, if there is one."""
-        self.reader(path).close()
-        return self.root / path
+        with self._errors(path):
+            os.close(self._open(path))
+            return self.root / path
 
     def _with_folder(self, path: str, act: Callable[[], T]) -> T:
         """Call `act`, which needs the folder that `path` lies in. It is made if it is missing, or has just gone."""
