@@ -9,14 +9,15 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any, BinaryIO
 
 from backup.databases import BackupError, copy_database, database_url, restore_database
@@ -33,32 +34,24 @@ TOP = (".env", *(name for name, part in PARTS.items() if part.in_backups))
 def create(settings: Settings, folder: Path | None = None) -> Path:
     """Write a backup into `folder`, all or nothing, and read it back; then remove old ones, so that `backup.keep` stay.
 
-    Args:
-        settings: of the installation.
-        folder: where it goes; `backup.folder`, if not given.
-
-    Raises:
-        BackupError: it could not be done.
+    Raises `BackupError` if it could not be done. Without `folder`, the settings say where it goes.
     """
     folder, now = folder or folder_of(settings), f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     path = folder / f"{settings.app.slug}-{now}.tar.gz"
     partial = folder / f"{PARTIAL}{path.name}"
-    with _one_line(path):
+    with _one_line(path), partial.open("xb") as file:
         try:
-            with partial.open("xb") as file:
-                os.fchmod(file.fileno(), 0o600)
-                write(settings, file)
-                file.flush()
-                os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o600)
+            write(settings, file)
+            file.flush()
+            os.fsync(file.fileno())
             verify(partial, settings)
-            # Unlike a rename, this fails if there is one of that second.
-            path.hardlink_to(partial)
+            partial.rename(path)
         finally:
             partial.unlink(missing_ok=True)
-    others = [other for other in backups_in(folder, settings) if other != path]
     # What is dated later than now was made by a clock that was wrong: it goes first.
-    others.sort(key=lambda other: (other.name <= path.name, other.name))
-    for old in others[: max(0, len(others) - settings.backup.keep + 1)]:
+    others = sorted(backups_in(folder, settings), key=lambda other: (other.name <= path.name, other.name))
+    for old in others[: -settings.backup.keep]:
         old.unlink(missing_ok=True)
     for left in folder.glob(f"{PARTIAL}*"):
         if time.time() - left.stat().st_mtime > DAY:  # Its backup was killed.
@@ -81,7 +74,7 @@ def write(settings: Settings, file: BinaryIO) -> None:
     root, url = settings.app_dir.path, database_url(settings)
     hashes: dict[str, str] = {}
     about = {"slug": settings.app.slug, "version": project_version(), "created": datetime.now(UTC).isoformat()}
-    with tempfile.TemporaryDirectory(dir=root / "work") as work, tarfile.open(fileobj=file, mode="w|gz") as tar:
+    with _one_line(root), TemporaryDirectory(dir=root / "work") as work, tarfile.open(fileobj=file, mode="w|gz") as tar:
         copy = Path(work, "copy")
         copy_database(url, copy)
         _add(tar, copy, SQLITE if url.get_backend_name() == "sqlite" else POSTGRES, hashes)
@@ -148,14 +141,14 @@ def verify(path: Path, settings: Settings, into: Path | None = None) -> dict[str
                 if (file := tar.extractfile(member)) is None or member.size > LARGEST_MANIFEST:
                     raise BackupError(f"{path}: the manifest is too large")
                 manifest = json.load(file)
-            elif into:
+                continue
+            if into:
                 # Nothing outside of the folder, and no modes or owners that give more than the folder does.
                 tar.extract(member, into, filter="data")
-                if member.isfile():
-                    with (into / member.name).open("rb") as file:
-                        hashes[member.name] = hashlib.file_digest(file, "sha256").hexdigest()
-            elif file := tar.extractfile(member):
-                hashes[member.name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if member.isfile():
+                source: Any = (into / member.name).open("rb") if into else tar.extractfile(member)
+                with source:
+                    hashes[member.name] = hashlib.file_digest(source, "sha256").hexdigest()
         while content.read(1 << 20):  # To its end, where gzip has the sum of all that was read.
             pass
         found = manifest["slug"]
@@ -175,7 +168,7 @@ def restore(path: Path, folder: Path, settings: Settings) -> None:
     with _one_line(folder):
         if folder.exists() and any(folder.iterdir()):
             raise BackupError(f"{folder}: is not empty; name a folder that is empty or not there")
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        partial = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             verify(path, settings, into=partial)
             own = load({**os.environ, "APP_DIR": str(partial)})
@@ -194,5 +187,7 @@ def _one_line(path: Path) -> Iterator[None]:
         yield
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, KeyError, TypeError, ValueError) as error:
         raise BackupError(f"{path}: not a backup, or damaged: {error}") from None
+    except sqlite3.Error as error:
+        raise BackupError(f"{path}: the database: {error}") from None
     except OSError as error:
         raise BackupError(f"{error.filename or path}: {error.strerror or error}") from None

@@ -7,24 +7,13 @@ from pathlib import Path
 import click
 
 from backup import archive
-from backup.databases import BackupError
 from config import find_app_dir, load
 from config.privileges import become_service_user
 
 file = click.argument("file", type=click.Path(path_type=Path))
 
 
-class BackupGroup(click.Group):
-    """Turns errors into lines for people."""
-
-    def invoke(self, context: click.Context) -> object:
-        try:
-            return super().invoke(context)
-        except BackupError as error:
-            raise click.ClickException(str(error)) from None
-
-
-@click.group(cls=BackupGroup)
+@click.group()
 def backup() -> None:
     """Backups of the app folder and the database."""
 

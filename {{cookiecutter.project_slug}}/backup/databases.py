@@ -6,13 +6,14 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+from click import ClickException
 from sqlalchemy.engine import URL, make_url
 
 from config import Settings
 
 
-class BackupError(Exception):
-    """What could not be done, in a line for people; nothing is left half done."""
+class BackupError(ClickException):
+    """What could not be done, in a line for people, which a command prints; nothing is left half done."""
 
 
 def database_url(settings: Settings) -> URL:
@@ -26,25 +27,19 @@ def copy_database(url: URL, target: Path) -> None:
     if url.get_backend_name() != "sqlite":
         _run("pg_dump", "--format=custom", f"--file={target}", url=url)
         return
-    try:
-        with closing(_open(Path(url.database or ""))) as live, closing(sqlite3.connect(target)) as copy:
-            live.execute("BEGIN")  # Without it, the copy would start again with every write.
-            live.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            live.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # One file, without others beside it.
-            _require_sound(copy)
-    except sqlite3.Error as error:
-        raise BackupError(f"{url.database}: {error}") from None
+    with closing(_open(Path(url.database or ""))) as live, closing(sqlite3.connect(target)) as copy:
+        live.execute("BEGIN")  # Without it, the copy would start again with every write.
+        live.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        live.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # One file, without others beside it.
+        _require_sound(copy)
 
 
 def restore_database(url: URL, copy: Path) -> None:
     """Check a SQLite database that lies in its place already; fill an empty PostgreSQL from a dump, all or nothing."""
     if url.get_backend_name() == "sqlite":
-        try:
-            with closing(_open(copy)) as database:
-                _require_sound(database)
-        except sqlite3.Error as error:
-            raise BackupError(f"{copy.name}: {error}") from None
+        with closing(_open(copy)) as database:
+            _require_sound(database)
     else:
         options = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges")
         _run("pg_restore", *options, str(copy), url=url)

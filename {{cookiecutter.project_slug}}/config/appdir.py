@@ -17,7 +17,6 @@ from config.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 MAKE = "python main.py appdir make"
-MODE = 0o750
 SECRET = re.compile(r"(?m)^SECRET_KEY=.")
 
 
@@ -67,18 +66,12 @@ class AppDir:
 
     @property
     def logs(self) -> Path:
-        """Logs in files."""
         return self.path / "logs"
 
     @property
     def error_log(self) -> Path:
         """The errors of all processes, a JSON object a line."""
         return self.logs / "errors.jsonl"
-
-    @property
-    def work(self) -> Path:
-        """What may vanish at any time."""
-        return self.path / "work"
 
     @property
     def backups(self) -> Path:
@@ -95,81 +88,66 @@ class AppDir:
         Raises:
             ConfigError: the user or group is unknown, or something else stands in the place of a folder.
         """
-        uid, gid = _numbers(user, group)
         lines: list[str] = []
         try:
-            for place, owner in self._folders(uid):
-                with suppress(FileExistsError):
-                    place.mkdir(MODE, parents=place == self.path)
-                    lines.append(f"{place}: made")
-                lines += _settle(place, os.O_DIRECTORY, MODE, owner, gid, mend=True)
-            with open(self.env_file, "a+", encoding="utf-8", opener=_without_links) as file:
-                file.seek(0)
+            for place, mode, uid, gid, reason in self._wrong(user, group):
+                if stat.S_ISDIR(mode):
+                    with suppress(FileExistsError):
+                        place.mkdir(0o750, parents=place == self.path)
+                # No link is followed: the service could have put one in its place.
+                kind = os.O_DIRECTORY if stat.S_ISDIR(mode) else os.O_CREAT
+                descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | kind, 0o600)
+                try:
+                    os.fchown(descriptor, uid, gid)
+                    os.fchmod(descriptor, stat.S_IMODE(mode if group else mode & os.fstat(descriptor).st_mode))
+                finally:
+                    os.close(descriptor)
+                lines.append(f"{place}: {reason} (mended)")
+            descriptor = os.open(self.env_file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
                 if not SECRET.search(file.read()):
                     file.write(f"\nSECRET_KEY={secrets.token_urlsafe(32)}\n")
                     lines.append(f"{self.env_file}: a new secret was written")
-            lines += _settle(self.env_file, 0, 0o640 if group else 0o600, -1, gid, mend=True)
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be made or mended: {error.strerror}") from None
         return lines
 
     def check(self, user: str | None = None, group: str | None = None) -> list[str]:
-        """A line for everything that `make` would change, and for settings that others could change."""
-        uid, gid = _numbers(user, group)
-        lines: list[str] = []
-        for place, flags, mode, owner in [
-            *((folder, os.O_DIRECTORY, MODE, owner) for folder, owner in self._folders(uid)),
-            (self.env_file, 0, 0o640, -1),
-        ]:
-            try:
-                lines += _settle(place, flags, mode, owner, gid, mend=False)
-            except OSError as error:
-                lines.append(f"{place}: {error.strerror}")
-        return [*(f"{line}; run `{MAKE}`" for line in lines), *self.exposed()]
+        """A line for everything that `make` would mend, and for settings that others could change."""
+        lines = [f"{place}: {reason}; run `{MAKE}`" for place, *_, reason in self._wrong(user, group)]
+        return lines + self.exposed()
 
     def exposed(self) -> list[str]:
         """A line for each place where others could change the code that runs, or read the secret."""
-        places = [
-            (place, stat.S_IWOTH, "o-w") for place in (self.path, self.data, self.config, *self.config.rglob("*"))
-        ]
-        return [
-            f"{place}: others may reach it; run `chmod {mend} {shlex.quote(str(place))}`"
-            for place, others, mend in [*places, (self.env_file, stat.S_IRWXO, "o=")]
-            if place.exists() and place.stat().st_mode & others
-        ]
+        lines: list[str] = []
+        for place in (self.path, self.data, self.config, *self.config.rglob("*"), self.env_file):
+            others, mend = (stat.S_IRWXO, "o=") if place == self.env_file else (stat.S_IWOTH, "o-w")
+            if place.exists() and place.stat().st_mode & others:
+                lines.append(f"{place}: others may reach it; run `chmod {mend} {shlex.quote(str(place))}`")
+        return lines
 
-    def _folders(self, uid: int) -> Iterator[tuple[Path, int]]:
-        """The folders with their owners: what the service only reads is root's."""
-        for name, part in {"": Part(written=False), **PARTS}.items():
-            yield self.path / name, uid if part.written or uid == -1 else os.geteuid()
-
-
-def _settle(place: Path, flags: int, mode: int, uid: int, gid: int, *, mend: bool) -> Iterator[str]:
-    """Compare, and mend, through a descriptor that follows no link: the service could have put one in its place."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | flags)
-    try:
-        status = os.fstat(descriptor)
-        too_open = stat.S_IMODE(status.st_mode) & ~mode
-        wrong = [f"mode {stat.S_IMODE(status.st_mode):o}, expected {mode:o}"] if too_open else []
-        if uid not in (-1, status.st_uid):
-            wrong.append(f"owner {status.st_uid}, expected {uid}")
-        if gid not in (-1, status.st_gid):
-            wrong.append(f"group {status.st_gid}, expected {gid}")
-        if mend and wrong:
-            os.fchown(descriptor, uid, gid)
-            os.fchmod(descriptor, mode)
-    finally:
-        os.close(descriptor)
-    if wrong:
-        yield f"{place}: {', '.join(wrong)}{' (mended)' if mend else ''}"
+    def _wrong(self, user: str | None, group: str | None) -> Iterator[tuple[Path, int, int, int, str]]:
+        """What is missing or not as it should be: place, mode, owner and group (-1: any), and a reason for people."""
+        try:
+            uid, gid = pwd.getpwnam(user).pw_uid if user else -1, grp.getgrnam(group).gr_gid if group else -1
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]}; create it, or name another one") from None
+        for name, part in {"": Part(written=False), **PARTS, ".env": Part(written=False)}.items():
+            place, mode = self.path / name, stat.S_IFREG | 0o640 if name == ".env" else stat.S_IFDIR | 0o750
+            # What the service only reads is root's.
+            owner = uid if part.written or uid == -1 else os.geteuid()
+            try:
+                status = place.lstat()
+            except OSError:
+                yield place, mode, owner, gid, "is missing"
+                continue
+            # Without a group, a mode may be narrower.
+            allowed = mode if group else mode & (status.st_mode | ~0o777)
+            found = status.st_mode, status.st_uid, status.st_gid
+            wanted = allowed, owner if user else status.st_uid, gid if group else status.st_gid
+            if found != wanted:
+                yield place, mode, owner, gid, f"found {_shown(*found)}, expected {_shown(*wanted)}"
 
 
-def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _numbers(user: str | None, group: str | None) -> tuple[int, int]:
-    try:
-        return pwd.getpwnam(user).pw_uid if user else -1, grp.getgrnam(group).gr_gid if group else -1
-    except KeyError as error:
-        raise ConfigError(f"{error.args[0]}; create it, or name another one") from None
+def _shown(mode: int, uid: int, gid: int) -> str:
+    return f"{stat.filemode(mode)} {uid}:{gid}"

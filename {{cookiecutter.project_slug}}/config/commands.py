@@ -2,12 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import msgspec
 
-from config import Settings, find_app_dir, load, mask
+from config import SECTIONS, find_app_dir, load, mask
+from config.settings import source_of
 
 of_user = click.option("--user", help="The service's user, who owns what it writes. As it is, if not given.")
 of_group = click.option("--group", help="The group that may read it. As it is, if not given.")
@@ -19,18 +21,14 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, key to value and source.")
-def show(as_json: bool) -> None:
+def show() -> None:
     """Print every setting and where it came from. Secrets are masked."""
     settings = load()
-    origins = sorted(settings.origins.items())
-    rows = {key: {"value": mask(key, _value(settings, key)), "source": source} for key, source in origins}
-    if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-        return
     click.echo(f"environment: {settings.environment}\napp folder:  {settings.app_dir.path}\n")
-    for key, row in rows.items():
-        click.echo(f"{key} = {json.dumps(row['value'], ensure_ascii=False)}  {click.style(row['source'], dim=True)}")
+    for section in sorted(SECTIONS):
+        for key, value in _leaves(section, msgspec.to_builtins(getattr(settings, section))):
+            shown = json.dumps(mask(key, value), ensure_ascii=False)
+            click.echo(f"{key} = {shown}  {click.style(source_of(key, settings.origins), dim=True)}")
 
 
 @click.group()
@@ -60,11 +58,10 @@ def check(user: str | None, group: str | None) -> None:
     sys.exit(1 if lines else 0)
 
 
-def _value(settings: Settings, key: str) -> Any:
-    """The typed value at a dotted key; a table of free keys may have dots in them."""
-    section, _, rest = key.partition(".")
-    value = msgspec.to_builtins(getattr(settings, section))
-    while rest and isinstance(value, dict):
-        name = next(name for name in value if rest == name or rest.startswith(f"{name}."))
-        value, rest = value[name], rest[len(name) + 1 :]
-    return value
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Each value at or below a key, with its dotted name."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value

@@ -16,12 +16,7 @@ SECRET_IN_QUERY = re.compile(rf"((?:^|[?&])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50
 
 
 def mask(name: str, value: Any) -> Any:
-    """`value` without secrets, at any depth: `***` for what is called so, and URLs without passwords and tokens.
-
-    Args:
-        name: what the value is called: a setting, a field of a log line.
-        value: anything.
-    """
+    """`value` of that name without secrets, at any depth: `***` for what is called so, URLs without passwords."""
     if value is None or isinstance(value, bool):
         return value
     if _is_secret(name):

@@ -1,6 +1,5 @@
 """Settings that are right by type and still must not run."""
 
-import os
 from collections.abc import Iterator
 
 from config.appdir import MAKE
@@ -25,9 +24,8 @@ def _problems(settings: Settings) -> Iterator[str]:
     # 32 random bytes are 43 characters in base64; one that repeats itself has few different ones.
     if secret and (len(secret) < SHORTEST_SECRET or len(set(secret)) < SHORTEST_SECRET / 2):
         yield f"{where}: found a weak secret, expected 32 random bytes; remove SECRET_KEY and run `{MAKE}`"
-    if settings.app.debug or os.environ.get("FLASK_DEBUG", "0") not in ("", "0"):
-        source = settings.origins["app.debug"] if settings.app.debug else "environment variable FLASK_DEBUG"
-        yield f"{source}: app.debug: found true, expected false in production"
+    if settings.app.debug:
+        yield f"{settings.origins['app.debug']}: app.debug: found true, expected false in production"
     for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
         if url.startswith("memory:"):
             yield f"config/storage.*: storage {key}: found {url}, expected a place that keeps files in production"

@@ -1,5 +1,6 @@
-"""What can be set: one struct a section, one field a key. The values are in the files beside this one."""
+"""What can be set: one struct a section, one field a key. The values are in `<section>.*` beside this file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -17,9 +18,7 @@ Limit = Annotated[str, Meta(pattern=r"^\d+ per (\d+ )?(second|minute|hour|day)s?
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
-class App(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/app.yaml`"""
-
+class App(Struct, frozen=True):
     name: Text
     slug: Text
     description: str
@@ -29,26 +28,20 @@ class App(Struct, frozen=True, forbid_unknown_fields=True):
     debug: bool
 
 
-class Database(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/database.yaml`"""
-
+class Database(Struct, frozen=True):
     url: str
     timeout: Seconds
     statement_timeout: Seconds
     echo: bool
 
 
-class Storage(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/storage.yaml`"""
-
+class Storage(Struct, frozen=True):
     url: str
     disks: dict[str, Text]
     accel_redirect: str
 
 
-class Queue(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/queue.yaml`"""
-
+class Queue(Struct, frozen=True):
     url: str
     processes: Positive
     threads: Positive
@@ -59,14 +52,12 @@ class Queue(Struct, frozen=True, forbid_unknown_fields=True):
     failed_days: Positive
 
 
-class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/schedule.yaml`"""
-
+class Schedule(Struct, frozen=True):
     disabled: list[Text]
     history_days: Positive
 
 
-class Argon2(Struct, frozen=True, forbid_unknown_fields=True):
+class Argon2(Struct, frozen=True):
     """Cost of a password hash; `memory_cost` in KiB."""
 
     time_cost: Positive
@@ -74,9 +65,7 @@ class Argon2(Struct, frozen=True, forbid_unknown_fields=True):
     parallelism: Positive
 
 
-class Security(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/security.yaml`"""
-
+class Security(Struct, frozen=True):
     session_lifetime: Positive
     cookie_secure: bool
     password_min_length: Positive
@@ -88,9 +77,7 @@ class Security(Struct, frozen=True, forbid_unknown_fields=True):
     headers: dict[str, str]
 
 
-class Web(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/web.ini`"""
-
+class Web(Struct, frozen=True):
     host: Text
     port: Port
     workers: Positive
@@ -101,16 +88,12 @@ class Web(Struct, frozen=True, forbid_unknown_fields=True):
     reload: bool
 
 
-class Backup(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/backup.yaml`"""
-
+class Backup(Struct, frozen=True):
     folder: str
     keep: Positive
 
 
-class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
-    """`config/telemetry.yaml`"""
-
+class Telemetry(Struct, frozen=True):
     metrics_token: str
     sentry_dsn: str
 
@@ -125,6 +108,7 @@ class Settings(Struct, frozen=True):
     environment: str
     root: Path
     app_dir: AppDir
+    origins: dict[str, str]
     app: App
     backup: Backup
     database: Database
@@ -133,17 +117,24 @@ class Settings(Struct, frozen=True):
     schedule: Schedule
     security: Security
     telemetry: Telemetry
+    # Its keys are those of `logging.config.dictConfig`.
     logging: dict[str, Any]
     web: Web
-    origins: dict[str, str]
 
     def wrong(self, key: str, found: str, reason: object) -> ConfigError:
         """The error for a value that is right by type and still cannot be used."""
-        source = self.origins.get(key, f"config/{key.partition('.')[0]}.*")
-        return ConfigError(f"{source}: {key}: found {mask(key, found)!r}: {reason}")
+        return ConfigError(f"{source_of(key, self.origins)}: {key}: found {mask(key, found)!r}: {reason}")
 
 
-# Without `logging`, whose keys are those of `logging.config.dictConfig`.
-SECTIONS: dict[str, type[Struct]] = {
-    name: kind for name, kind in get_type_hints(Settings).items() if isinstance(kind, type) and issubclass(kind, Struct)
-}
+NO_SECTIONS = ("environment", "root", "app_dir", "origins")
+SECTIONS = {name: kind for name, kind in get_type_hints(Settings).items() if name not in NO_SECTIONS}
+
+
+def source_of(key: str, origins: Mapping[str, str]) -> str:
+    """Where the value of `section.key` came from; for one that is missing, where its neighbours did."""
+    while key and key not in origins:
+        near = (source for name, source in origins.items() if name.startswith(f"{key}."))
+        if found := next(near, None):
+            return found
+        key = key.rpartition(".")[0]
+    return origins.get(key, "config/")

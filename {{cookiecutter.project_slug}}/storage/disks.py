@@ -33,11 +33,8 @@ def open_disks(settings: Settings, link: Callable[[str, str, timedelta], str] | 
     for name, place in settings.storage.disks.items():
         try:
             disks[name] = Storage(disk_url(settings, place), link=partial(link, name) if link else None)
-        except InvalidPath:
-            expected = "expected a folder below storage.url, or a URL such as file:///path"
-            raise settings.wrong(f"storage.disks.{name}", place, expected) from None
-        except ValueError as error:
-            if settings.storage.url and "://" not in place:
+        except (InvalidPath, ValueError) as error:
+            if isinstance(error, ValueError) and settings.storage.url and "://" not in place:
                 raise settings.wrong("storage.url", settings.storage.url, error) from None
             raise settings.wrong(f"storage.disks.{name}", place, error) from None
     if "default" not in disks:

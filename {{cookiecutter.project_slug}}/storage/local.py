@@ -2,13 +2,10 @@
 
 import errno
 import fcntl
-import io
 import os
-import re
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,8 +20,6 @@ T = TypeVar("T")
 FILE_MODE, FOLDER_MODE = 0o640, 0o750
 # A folder that is removed again and again must not keep a writer busy for ever.
 ATTEMPTS = 100
-# What a killed writer has left is removed after this many seconds.
-ABANDONED = 24 * 3600
 # Linux tells where an open file really is, so that what is checked is what is read.
 OPEN_FILES = "/proc/self/fd" if Path("/proc/self/fd").is_dir() else None
 
@@ -40,9 +35,20 @@ class LocalBackend:
         self.root = Path(os.path.realpath(root))
         self.inside = f"{str(self.root).rstrip('/')}/"
 
+    def read(self, path: str) -> bytes:
+        # For small files, this takes half as long as a stream.
+        try:
+            descriptor = self._open(path)
+            try:
+                return b"".join(iter(lambda: os.read(descriptor, 1 << 20), b""))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise self._error(path, error) from None
+
     def reader(self, path: str) -> BinaryIO:
         with self._errors(path):
-            return io.BufferedReader(self._open(path))
+            return os.fdopen(self._open(path), "rb")
 
     @contextmanager
     def writer(self, path: str, *, overwrite: bool) -> Iterator[BinaryIO]:
@@ -53,7 +59,7 @@ class LocalBackend:
             descriptor = self._with_folder(path, lambda: os.open(partial, flags, FILE_MODE))
         try:
             # The block may close the stream, as a TextIOWrapper does, before its bytes are on disk.
-            with open(descriptor, "wb", closefd=False) as stream:
+            with os.fdopen(descriptor, "wb", closefd=False) as stream:
                 yield stream
             with self._errors(path):
                 os.fsync(descriptor)
@@ -89,12 +95,18 @@ class LocalBackend:
         self._remove_empty_folders(path)
 
     def stat(self, path: str) -> Entry:
-        with self._errors(path), self._open(path) as file:
+        with self._errors(path), os.fdopen(self._open(path), "rb", 0) as file:
             return _entry(path, os.fstat(file.fileno()))
 
     def list(self, prefix: str) -> Iterator[Entry]:
         with self._errors(prefix or "."):
-            for name in _sorted_names(self._place(prefix)):
+            try:
+                with os.scandir(self._place(prefix)) as children:
+                    # Folders have the slash behind them, so that whole paths sort.
+                    names = sorted(child.name + "/" * child.is_dir(follow_symlinks=False) for child in children)
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            for name in names:
                 path = f"{prefix}/{name}" if prefix else name
                 if name.endswith("/"):
                     # No path is longer, however deep other programs have made their folders.
@@ -103,9 +115,7 @@ class LocalBackend:
                     continue
                 with suppress(FileNotFoundError):  # It was removed since its folder was read.
                     status = os.lstat(self.inside + path)
-                    if name.startswith(PARTIAL):
-                        _remove_if_abandoned(self.root / path, status)
-                    elif stat.S_ISREG(status.st_mode):
+                    if stat.S_ISREG(status.st_mode) and not name.startswith(PARTIAL):
                         yield _entry(path, status)
 
     def check(self) -> None:
@@ -121,18 +131,17 @@ class LocalBackend:
     def url(self, path: str, expires: timedelta) -> str | None:
         return None
 
-    def _open(self, path: str) -> io.FileIO:
+    def _open(self, path: str) -> int:
         # A FIFO would wait for its writer without O_NONBLOCK.
-        file = io.FileIO(self.inside + path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+        descriptor = os.open(self.inside + path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            descriptor = file.fileno()
             self._require_inside(path, os.readlink(f"{OPEN_FILES}/{descriptor}") if OPEN_FILES else None)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise FileNotFoundError
         except BaseException:
-            file.close()
+            os.close(descriptor)
             raise
-        return file
+        return descriptor
 
     def _require_inside(self, path: str, real: str | None = None) -> None:
         real = real or os.path.realpath(self.inside + path)
@@ -145,7 +154,8 @@ class LocalBackend:
 
     def _file(self, path: str) -> Path:
         """The place of a file, if there is one."""
-        with self._errors(path), self._open(path):
+        with self._errors(path):
+            os.close(self._open(path))
             return self.root / path
 
     def _with_folder(self, path: str, act: Callable[[], T]) -> T:
@@ -169,13 +179,15 @@ class LocalBackend:
     def _errors(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._require_inside(path)
-            raise NotFound(f"{path}: no such file") from None
-        except PermissionError as error:
-            raise PermissionDenied(f"{path}: {error.strerror}") from None
         except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}") from None
+            raise self._error(path, error) from None
+
+    def _error(self, path: str, error: OSError) -> StorageError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+            self._require_inside(path)
+            return NotFound(f"{path}: no such file")
+        kind = PermissionDenied if isinstance(error, PermissionError) else StorageError
+        return kind(f"{path}: {error.strerror}")
 
 
 def _rename(source: Path, target: Path, path: str, *, overwrite: bool) -> None:
@@ -218,23 +230,6 @@ def _rename_in_turn(source: Path, target: Path) -> None:
         source.rename(target)
     finally:
         os.close(folder)
-
-
-def _sorted_names(folder: Path) -> list[str]:
-    """The names in a folder, if it is one. Folders have the slash behind them, so that whole paths sort."""
-    try:
-        with os.scandir(folder) as children:
-            return sorted(child.name + "/" * child.is_dir(follow_symlinks=False) for child in children)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _remove_if_abandoned(place: Path, status: os.stat_result) -> None:
-    """Remove what a killed writer has left. A stranger's file of a similar name stays."""
-    is_partial = re.fullmatch(rf"{re.escape(PARTIAL)}[0-9a-f]{{32}}", place.name)
-    if is_partial and time.time() - status.st_mtime > ABANDONED:
-        with suppress(OSError):
-            place.unlink()
 
 
 def _entry(path: str, status: os.stat_result) -> Entry:

@@ -40,8 +40,10 @@ def normalise(path: str, *, folder: bool = False) -> str:
     names = [name for name in path.split("/") if name not in ("", ".")]
     if ".." in names or not (names or folder):
         raise InvalidPath(f"{path!r}: expected names with / between them, and without `..`")
-    if len(path.encode()) > LONGEST_PATH or any(len(name.encode()) > LONGEST_NAME for name in names):
+    size = len(path.encode())
+    if size > LONGEST_PATH or (size > LONGEST_NAME and max(len(name.encode()) for name in names) > LONGEST_NAME):
         raise InvalidPath(f"{path[:40]!r}…: longer than {LONGEST_PATH} bytes, or a name longer than {LONGEST_NAME}")
-    if any(name.startswith(PARTIAL) for name in names):
+    normal = "/".join(names)
+    if f"/{PARTIAL}" in f"/{normal}":
         raise InvalidPath(f"{path!r}: names that begin with {PARTIAL} are reserved")
-    return "/".join(names)
+    return normal

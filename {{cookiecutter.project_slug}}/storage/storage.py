@@ -42,8 +42,7 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """The file's content; raises `NotFound`."""
-        with self.reader(path) as stream:
-            return stream.read()
+        return self.backend.read(normalise(path))
 
     def reader(self, path: str) -> BinaryIO:
         """A stream of the file's content, which can seek and shows one version of the file; raises `NotFound`."""

@@ -104,7 +104,7 @@ def test_the_service_owns_what_it_writes_and_may_read_the_rest(folder: AppDir) -
     assert folder.check(USER, GROUP) == []
     os.chown(folder.data, 0, 0)
     [line] = folder.check(USER, GROUP)
-    assert f"owner 0, expected {uid}" in line
+    assert f"found drwxr-x--- 0:0, expected drwxr-x--- {uid}:{gid}" in line
 
 
 def test_an_unknown_user_or_group_is_named(folder: AppDir) -> None:
@@ -120,6 +120,6 @@ def test_the_commands_say_what_they_did_and_whether_all_is_well(folder: AppDir) 
     assert result.exit_code == 1
     made = run(folder, "make")
     assert made.exit_code == 0
-    assert f"{folder.data}: made" in made.output.splitlines()
+    assert f"{folder.data}: is missing (mended)" in made.output.splitlines()
     assert run(folder, "check").output == f"ok: {folder.path}\n"
     assert run(folder, "make").output == f"ok: {folder.path}\n"

@@ -102,7 +102,7 @@ def test_a_disk_that_has_no_name_in_the_settings_is_an_error(opened: Callable[..
         (
             {"APP_STORAGE__DISKS__MORE": "/srv/more"},
             "environment variable APP_STORAGE__DISKS__MORE: storage.disks.more: "
-            "found '/srv/more': expected a folder below storage.url, or a URL such as file:///path",
+            "found '/srv/more': '/srv/more': absolute, expected a relative path",
         ),
         (
             {"STORAGE_URL": "file:///srv?token=hunter2"},

@@ -164,7 +164,7 @@ def test_a_store_that_is_down_is_an_error(s3_url: Callable[..., str]) -> None:
         taken.bind(("127.0.0.1", 0))  # Nothing listens there, nor can.
         storage = Storage(s3_url(f"http://127.0.0.1:{taken.getsockname()[1]}"))
         for call in (storage.check, lambda: storage.read("a"), lambda: storage.write("a", b"")):
-            with pytest.raises(StorageError, match=r"^(s3://bucket/|a): the store cannot be reached$"):
+            with pytest.raises(StorageError, match=r"^(s3://bucket/|a): the store fails with (Connect|Request)$"):
                 call()
 
 
@@ -173,7 +173,7 @@ def test_a_store_that_does_not_answer_is_given_up(s3_url: Callable[..., str], mo
     with socket.create_server(("127.0.0.1", 0)) as silent:
         storage = Storage(s3_url(f"http://127.0.0.1:{silent.getsockname()[1]}"))
         for call in (lambda: storage.read("a"), lambda: storage.write("a", b"")):
-            with pytest.raises(StorageError, match=r"^a: the store takes too long$"):
+            with pytest.raises(StorageError, match=r"^a: the store fails with Timeout$"):
                 call()
 
 
@@ -226,18 +226,6 @@ def test_keys_that_are_no_paths_are_left_out_of_a_listing_that_holds_all_others(
             storage.check()
     assert paths(storage, prefix) == expected
     assert "left out of a listing, since it is no path: 'd/a//b'" in caplog.text
-
-
-def test_folders_that_consoles_make_are_not_files(storage: Storage, put: Callable[[str], None]) -> None:
-    put("folder/")
-    put("alone/")
-    put("empty/")
-    for path in ("folder/a", "empty", "empty/b"):
-        storage.write(path, b"")
-    assert paths(storage) == ["empty", "empty/b", "folder/a"]
-    assert paths(storage, "folder") == ["folder/a"]
-    put("folder//odd")
-    assert paths(storage) == ["empty", "empty/b", "folder/a"]
 
 
 FORKED = """
