@@ -4,9 +4,6 @@ import json
 import re
 import secrets
 import shutil
-import signal
-import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,7 +28,7 @@ from app import create_app
 from app.accounts import User
 from app.accounts.passwords import hash_password
 from app.services import transaction
-from config import ROOT, AppDir, Settings, load
+from config import AppDir, Settings, load
 from database import connect
 from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
@@ -40,9 +37,6 @@ from storage.disks import Disks
 
 PASSWORD = "correct horse battery"
 SECRET = secrets.token_urlsafe(32)
-# A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Browser(FlaskClient):
@@ -132,19 +126,6 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     upgrade(engine)
     engine.dispose()
     return path
-
-
-@pytest.fixture(scope="session")
-def open_project() -> Iterator[Path]:
-    """The project's code where every user of the machine can read it; pytest's folders are for nobody else."""
-    with tempfile.TemporaryDirectory(prefix="test-project-", dir="/tmp") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        for folder in ("app", "backup", "config", "database", "storage"):
-            shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("main.py", "pyproject.toml", "requirements.txt"):
-            shutil.copy(ROOT / file, place)
-        yield place
 
 
 @pytest.fixture
@@ -275,12 +256,6 @@ def run_jobs() -> int:
     finally:
         worker.stop()
     return int(broker.rows(select(func.count()).where(QueueMessage.dead))[0][0])
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

@@ -167,6 +167,14 @@ def test_wrong_settings_are_a_line_and_nothing_starts(environment: dict[str, str
     assert service.printed == ("environment variable APP_WEB__WORKERS: web.workers: expected int, found 'many'\n")
 
 
+def test_gunicorn_refuses_unsafe_settings_in_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    variables = {**environment, "APP_ENV": "production", "SECRET_KEY": "change-me"}
+    with running([sys.executable, "web.py"], variables, tmp_path) as service:
+        assert service.process.wait(PATIENCE) == 2
+    [line] = service.printed.splitlines()
+    assert "app.secret_key: found a weak" in line
+
+
 def test_honcho_starts_the_same(environment: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "honcho", "start"]
     with running(command, {**environment, "PATH": f"{BIN}:{environment['PATH']}"}, tmp_path) as service:

@@ -2,13 +2,12 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from app.services import transaction
 from database import queue_admin
@@ -91,17 +90,9 @@ def test_an_unknown_schedule_is_not_found(admin: Any) -> None:
 
 
 def test_what_could_not_be_stored_leaves_no_trace(
-    admin: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    admin: Any, caplog: pytest.LogCaptureFixture, commit_fails: AbstractContextManager[None]
 ) -> None:
-    commit = Session.commit
-
-    def refuse(session: Session) -> None:
-        if request.method == "POST":
-            raise OperationalError("COMMIT", None, Exception("the disk is full"))
-        commit(session)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Session, "commit", refuse)
+    with commit_fails:
         assert admin.submit(RUN, page="/ops").status_code == 503
     assert [record for record in caplog.records if record.name == "app.audit"] == []
     assert 'role="status"' not in admin.get("/ops").text
