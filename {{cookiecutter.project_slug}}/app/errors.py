@@ -1,15 +1,16 @@
 """Error pages for people, RFC 9457 problem documents for programs."""
 
+import json
 import logging
 import sqlite3
 
 import svcs
-from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
+from flask import Flask, current_app, render_template, request
 from jinja2.filters import do_filesizeformat
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug import exceptions
+from werkzeug import Response, exceptions
 
 import storage
 from app.extensions import wants_json
@@ -28,24 +29,20 @@ def register(app: Flask) -> None:
 
 def http_error(error: exceptions.HTTPException) -> Response:
     """The answer to an error with a status; its own headers, such as Retry-After, are kept."""
-    if error.response is not None:
-        return make_response(error.response)
     original = getattr(error, "original_exception", None)
     if isinstance(original, DBAPIError | PoolTimeout):
         # It was raised where Flask asks no handler: by the commit after the view, or by another error's page.
         return database_error(original)
     if isinstance(error, exceptions.RequestEntityTooLarge) and (most := request.max_content_length):
         error.description = f"This is too large: at most {do_filesizeformat(most)} can be sent here."
-    status = error.code or 500
+    response = error.get_response()
+    if error.response is not None:
+        return response
     if wants_json():
-        response = jsonify(type="about:blank", title=error.name, status=status, detail=error.description)
-        response.content_type = "application/problem+json"
-    else:
-        response = make_response(_page(error, status))
-    response.status_code = status
-    for name, value in error.get_headers():
-        if name != "Content-Type":
-            response.headers[name] = value
+        problem = {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
+        response.data, response.content_type = json.dumps(problem), "application/problem+json"
+    elif not isinstance(error, exceptions.SecurityError):  # Its host is refused, so there is no address to link to.
+        response.data = _page(error, error.code or 500)
     return response
 
 
@@ -87,9 +84,6 @@ def _unavailable(description: str) -> Response:
 
 
 def _page(error: exceptions.HTTPException, status: int) -> str:
-    if isinstance(error, exceptions.SecurityError):
-        # The request's host is refused, so there is no address to link to.
-        return error.get_body()
     if status < 500:
         return render_template("error.html", error=error, status=status)
     # Flask-Login would ask who is logged in, of the database, which may be what failed.

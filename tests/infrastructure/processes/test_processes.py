@@ -128,7 +128,7 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(environment: dict[str, s
             [sys.executable, "main.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stdout
-        assert re.search(r"(?m)^worker +ok +one has run a job after", checked.stdout)
+        assert re.search(r"(?m)^worker +ok +one has run a job", checked.stdout)
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 130
     assert "Traceback" not in service.printed

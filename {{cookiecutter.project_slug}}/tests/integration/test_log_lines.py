@@ -180,9 +180,3 @@ def test_a_log_file_may_be_renamed_and_one_that_cannot_be_written_is_a_line(
 def test_a_mistake_in_the_logging_file_is_named(make_app: MakeApp) -> None:
     with pytest.raises(ConfigError, match=r"^config/logging.json: Unknown level: 'LOUD'$"):
         make_app(APP_LOGGING__ROOT__LEVEL="LOUD")
-
-
-def test_without_a_folder_for_logs_it_says_what_to_run(make_app: MakeApp, settings: Settings) -> None:
-    settings.app_dir.logs.touch()
-    with pytest.raises(ConfigError, match=r"logs: cannot be made: File exists; run `python main.py appdir make`$"):
-        make_app()
