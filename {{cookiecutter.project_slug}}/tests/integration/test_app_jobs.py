@@ -1,6 +1,5 @@
 """What the app does around every job."""
 
-import functools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -108,28 +107,6 @@ def test_jobs_belong_to_the_app_that_was_made_last(
         assert work() == 0
         assert seen.pop() == (app.name, id(app.extensions))
     assert seen == []
-
-
-def test_a_jobs_own_decorators_stay(declare: Declare, make_app: Callable[..., Flask]) -> None:
-    seen = []
-
-    def twice(function: Job) -> Job:
-        @functools.wraps(function)
-        def both() -> None:
-            function()
-            function()
-
-        return both
-
-    @twice
-    def count() -> None:
-        seen.append(1)
-
-    actor = declare(count)
-    actor()
-    make_app()
-    actor()
-    assert len(seen) == 4
 
 
 def test_a_job_and_what_it_sends_log_under_the_id_of_the_request(app: Flask, declare: Declare, work: Work) -> None:

@@ -38,12 +38,6 @@ from config import ConfigError
             '["nowhere"]',
             "environment variable APP_APP__FEATURES: app.features: found 'nowhere': expected a folder of app/",
         ),
-        (
-            "APP_APP__SECRET_KEY",
-            "",
-            "environment variable APP_APP__SECRET_KEY: app.secret_key: SECRET_KEY is not set; "
-            "run `python main.py appdir make`, which writes one into the app folder's .env",
-        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(

@@ -18,7 +18,6 @@ from database.broker import QueueMessage
 from database.schedule import ScheduleSlot
 from main import cli
 
-VARIABLES = ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "PORT", "FLASK_DEBUG")
 NAMES = ["app folder", "disk space", "settings", "migrations", "services", "pages", "clock", "worker"]
 Found = dict[str, tuple[str, str]]
 
@@ -26,7 +25,7 @@ Found = dict[str, tuple[str, str]]
 @pytest.fixture
 def folder(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
     """An installation for development, without a worker."""
-    for name in VARIABLES:
+    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "PORT", "FLASK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("APP_ENV", "development")
     monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))

@@ -66,8 +66,11 @@ def test_a_job_that_runs_is_left_alone(act: Act, app: Flask, running: str) -> No
     assert states(app) == {running: "running"}
 
 
-def test_the_beginning_of_an_id_names_no_job(admin: Any, app: Flask, fragile: Any) -> None:
+def test_what_is_not_there_is_not_found_and_the_beginning_of_an_id_names_no_job(
+    admin: Any, app: Flask, fragile: Any
+) -> None:
     sent = fragile.send().message_id
+    assert admin.submit("/ops/schedules/nope/run", page="/ops").status_code == 404
     assert admin.submit(f"/ops/jobs/{sent[:8]}/cancel", page="/ops").status_code == 404
     assert admin.submit(f"/ops/jobs/{uuid.uuid4()}/cancel", page="/ops").status_code == 302
     assert states(app) == {sent: "waiting"}
@@ -83,10 +86,6 @@ def test_a_schedule_runs_now(act: Act, app: Flask, work: Callable[[], int], monk
     assert line == ("schedule.run", "ada", "remove_expired", row.slot.isoformat())
     monkeypatch.setattr("app.ops.dashboard.utc_now", lambda: row.slot)
     assert act(RUN) == ("Nothing was changed: remove_expired was sent a moment ago.", [])
-
-
-def test_an_unknown_schedule_is_not_found(admin: Any) -> None:
-    assert admin.submit("/ops/schedules/nope/run", page="/ops").status_code == 404
 
 
 def test_what_could_not_be_stored_leaves_no_trace(
