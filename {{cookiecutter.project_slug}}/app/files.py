@@ -14,7 +14,6 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wrappers import Response
 
 from config import Settings
-from storage import InvalidPath, NotFound
 from storage.disks import Disks
 from storage.local import LocalBackend
 
@@ -53,12 +52,9 @@ def send(disk: str, path: str) -> Response:
     if until <= time.time():
         abort(403, "This link has expired.")
     storage = svcs.flask.get(Disks).get(disk) or abort(404)
-    try:
-        # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
-        entry = storage.stat(path)
-        stream = storage.reader(path)
-    except (NotFound, InvalidPath):
-        abort(404, "This file is gone.")
+    # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
+    entry = storage.stat(path)
+    stream = storage.reader(path)
     name = PurePosixPath(path)
     shown = SHOWN.get(name.suffix.lower())
     kind = shown or "application/octet-stream"
