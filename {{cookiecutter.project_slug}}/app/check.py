@@ -56,9 +56,7 @@ def services() -> str:
             ping.ping()
         except Exception as error:  # noqa: BLE001  (each has errors of its own)
             reason = getattr(error, "orig", None) or error
-            raise ConfigError(
-                f"{ping.name}: {reason}; `python main.py config show` says where it is expected"
-            ) from None
+            raise ConfigError(f"{ping.name}: {reason}; see where: `python main.py config show`") from None
     return ", ".join(ping.name.rpartition(".")[2] for ping in pings)
 
 

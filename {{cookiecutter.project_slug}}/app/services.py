@@ -67,7 +67,7 @@ def require_migrated(app: Flask) -> None:
                 raise ConfigError(UPGRADE)
     except OperationalError as error:
         reason = " ".join(str(error.orig).split())
-        raise ConfigError(f"database: {reason}; `python main.py config show` says where it is expected") from None
+        raise ConfigError(f"database: {reason}; see where: `python main.py config show`") from None
 
 
 @contextmanager
