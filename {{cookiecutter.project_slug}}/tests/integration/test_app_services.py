@@ -63,7 +63,7 @@ def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[.
 
 def test_a_process_without_its_database_ends_with_one_line(make_app: Callable[..., Flask], tmp_path: Path) -> None:
     for path, line in (
-        (tmp_path / "nowhere/app.sqlite3", r"^database: unable to open database file; see where: `python main.py config show`$"),
+        (tmp_path / "nowhere/app.sqlite3", r"^database: unable to open database file; see where: `python main.py"),
         (tmp_path / "empty.sqlite3", r"Run: python main.py db upgrade$"),
     ):
         with pytest.raises(ConfigError, match=line):
