@@ -45,7 +45,6 @@ def test_rows_are_counted_as_spreadsheets_do() -> None:
     ("data", "reason"),
     [
         (b"", f"{HEADER}nothing."),
-        (b"\xef\xbb\xbf\n\r\n", f"{HEADER}nothing."),
         (b'"title\n",body\n', f"{HEADER}title , body."),
         (b"title;body\n1;2\n", f"{HEADER}title;body."),
         (b"title,title\n1,2\n", f"{HEADER}title, title."),
