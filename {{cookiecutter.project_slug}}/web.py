@@ -2,15 +2,14 @@
 
 import os
 import sys
-from pathlib import Path
 
 from app import create_app
-from config import exit_on_problems, find_app_dir
+from config import ROOT, exit_on_problems, find_app_dir
 
 with exit_on_problems():
     if __name__ == "__main__":
         # What was relative to the caller's folder is not relative to the project's.
         os.environ["APP_DIR"] = str(find_app_dir().path)
-        os.chdir(Path(__file__).resolve().parent)
+        os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "web:app"])  # noqa: S606  (fixed arguments)
     app = create_app()

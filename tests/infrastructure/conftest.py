@@ -1,11 +1,33 @@
-"""Real servers. Those that are not installed are named where tests are skipped."""
+"""Real servers, which tests are skipped without, and the project where every user can read it."""
 
 import secrets
+import shutil
+import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from config import ROOT
 from tests.infrastructure.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
+
+# A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def open_project() -> Iterator[Path]:
+    """The project's code where every user of the machine can read it; pytest's folders are for nobody else."""
+    with tempfile.TemporaryDirectory(prefix="test-project-", dir="/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for folder in ("app", "backup", "config", "database", "storage"):
+            shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("main.py", "pyproject.toml", "requirements.txt"):
+            shutil.copy(ROOT / file, place)
+        yield place
 
 
 def serve_or_skip(kind: type[AnyServer]) -> Iterator[AnyServer]:

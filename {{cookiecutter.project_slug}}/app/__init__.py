@@ -1,26 +1,12 @@
 """The service: settings, services and features, wired together."""
 
 from importlib import import_module
-from types import ModuleType
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import (
-    errors,
-    extensions,
-    files,
-    logs,
-    metrics,
-    pages,
-    request_hooks,
-    services,
-    static_files,
-    telemetry,
-    transfers,
-)
-from app.queue_commands import queue
-from app.schedule_commands import schedule
+from app import errors, extensions, files, logs, metrics, pages, request_hooks, services, telemetry, transfers
+from app.commands import queue, schedule
 from config import Settings, load, require_safe
 from database.schedule import SCHEDULES
 
@@ -39,7 +25,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.set_up(settings)
     telemetry.start(settings)
     import_module("app.jobs")  # Here, so that a mistake in a schedule is one line, as in those of the features.
-    features = [load_feature(name, settings) for name in settings.app.features]
+    for name in settings.app.features:
+        if not (settings.root / "app" / name).is_dir():
+            raise settings.wrong("app.features", name, "expected a folder of app/")
+    features = [import_module(f"app.{name}") for name in settings.app.features]
     if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
         raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
 
@@ -55,9 +44,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     extensions.register(app)
     errors.register(app)
     pages.register(app, settings)
-    static_files.register(app)
-    files.register(app)
-    transfers.register(app)
+    app.add_url_rule("/files/<disk>/<path:path>", "files", files.send)
+    app.add_url_rule("/transfers/<key>", "transfer", transfers.show)
     for feature in features:
         feature.register(app)
     if "index" not in app.view_functions:
@@ -65,20 +53,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.cli.add_command(queue)
     app.cli.add_command(schedule)
     return app
-
-
-def load_feature(name: str, settings: Settings) -> ModuleType:
-    """The package of a feature.
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    try:
-        return import_module(f"app.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"app.{name}":
-            raise
-        raise settings.wrong("app.features", name, "expected a folder of app/") from None
 
 
 def flask_config(settings: Settings) -> dict[str, object]:
@@ -94,6 +68,8 @@ def flask_config(settings: Settings) -> dict[str, object]:
         "MAX_FORM_MEMORY_SIZE": settings.security.max_request_size,
         "TRUSTED_HOSTS": settings.security.trusted_hosts or None,
         "PERMANENT_SESSION_LIFETIME": settings.security.session_lifetime,
+        # Else a picture that is answered after its page brings back the session from before that page.
+        "SESSION_REFRESH_EACH_REQUEST": False,
         # The prefix makes browsers refuse the cookie from another host or without HTTPS, RFC 6265bis 4.1.3.
         "SESSION_COOKIE_NAME": ("__Host-" if secure else "") + settings.app.slug,
         "SESSION_COOKIE_SECURE": secure,

@@ -30,8 +30,8 @@ def read_rows(stream: BinaryIO, columns: Sequence[str], most: int) -> Iterator[t
     Raises:
         UnusableFile: the file is not CSV in UTF-8, has other columns, no rows, or more than `most`.
     """
-    reader = csv.reader(_lines(stream), strict=True)
-    rows = ((number, row) for number, row in enumerate(reader, 1) if row)
+    text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
+    rows = ((number, row) for number, row in enumerate(csv.reader(text, strict=True), 1) if row)
     number = count = 0
     try:
         number, header = next(rows, (1, []))
@@ -46,22 +46,17 @@ def read_rows(stream: BinaryIO, columns: Sequence[str], most: int) -> Iterator[t
                     f"Row {number} should have {len(header)} columns, but it has {len(row)}. "
                     "A text with a comma or a line break in it needs quotes around it."
                 )
+            if "\0" in "".join(row):  # PostgreSQL cannot store it.
+                raise UnusableFile(f"Row {number} is not text.")
             cells = (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in row)
             yield number, dict(zip(header, cells, strict=True))
+    except UnicodeDecodeError:
+        raise UnusableFile("This file is not text in UTF-8. Save it as CSV in UTF-8.") from None
     except csv.Error:
         raise UnusableFile(
             f"The row after row {number} cannot be read: a quote is missing or misplaced, or a text is too long."
         ) from None
+    finally:
+        text.detach()
     if not count:
         raise UnusableFile("This file has no rows below the header.")
-
-
-def _lines(stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(stream, 1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            text = "\0"
-        if "\0" in text:  # PostgreSQL cannot store it.
-            raise UnusableFile(f"Line {number} is not UTF-8 text. Save the file as CSV in UTF-8.")
-        yield text

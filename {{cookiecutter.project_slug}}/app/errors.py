@@ -1,61 +1,48 @@
 """Error pages for people, RFC 9457 problem documents for programs."""
 
+import json
 import logging
 import sqlite3
 
 import svcs
-from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
+from flask import Flask, current_app, render_template, request
 from jinja2.filters import do_filesizeformat
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import (
-    BadRequest,
-    Conflict,
-    HTTPException,
-    InternalServerError,
-    NotFound,
-    RequestEntityTooLarge,
-    SecurityError,
-    ServiceUnavailable,
-)
+from werkzeug import Response, exceptions
 
 import storage
 from app.extensions import wants_json
 from app.services import UPGRADE
-from storage import AlreadyExists, InvalidPath, StorageError
 
 logger = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
     """Answer every error of `app` with a page or a document."""
-    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(exceptions.HTTPException, http_error)
     app.register_error_handler(DBAPIError, database_error)
     app.register_error_handler(PoolTimeout, database_error)
-    app.register_error_handler(StorageError, storage_error)
+    app.register_error_handler(storage.StorageError, storage_error)
 
 
-def http_error(error: HTTPException) -> Response:
+def http_error(error: exceptions.HTTPException) -> Response:
     """The answer to an error with a status; its own headers, such as Retry-After, are kept."""
-    if error.response is not None:
-        return make_response(error.response)
     original = getattr(error, "original_exception", None)
     if isinstance(original, DBAPIError | PoolTimeout):
         # It was raised where Flask asks no handler: by the commit after the view, or by another error's page.
         return database_error(original)
-    if isinstance(error, RequestEntityTooLarge) and (most := request.max_content_length):
+    if isinstance(error, exceptions.RequestEntityTooLarge) and (most := request.max_content_length):
         error.description = f"This is too large: at most {do_filesizeformat(most)} can be sent here."
-    status = error.code or 500
+    response = error.get_response()
+    if error.response is not None:
+        return response
     if wants_json():
-        response = jsonify(type="about:blank", title=error.name, status=status, detail=error.description)
-        response.content_type = "application/problem+json"
-    else:
-        response = make_response(_page(error, status))
-    response.status_code = status
-    for name, value in error.get_headers():
-        if name != "Content-Type":
-            response.headers[name] = value
+        problem = {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
+        response.data, response.content_type = json.dumps(problem), "application/problem+json"
+    elif not isinstance(error, exceptions.SecurityError):  # Its host is refused, so there is no address to link to.
+        response.data = _page(error, error.code or 500)
     return response
 
 
@@ -67,38 +54,37 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
     from database.migrations import pending
 
     if isinstance(error, DataError):
-        return http_error(BadRequest("The database cannot hold this value."))
+        return http_error(exceptions.BadRequest("The database cannot hold this value."))
     logger.error("database: %s", error, exc_info=error)
     try:
         # With all connections in use, the question would only wait for one more.
         if isinstance(error, DBAPIError) and pending(svcs.flask.get(Engine)):
-            return http_error(ServiceUnavailable(UPGRADE, retry_after=10))
+            return _unavailable(UPGRADE)
     except (DBAPIError, PoolTimeout):
-        # A database that cannot even say where it is has failed as `error` says, which is logged and answered below.
-        pass
+        pass  # A database that cannot even say where it is has failed as `error` says.
     # SQLite calls a statement that is wrong operational, too.
     is_wrong = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     if isinstance(error, OperationalError | PoolTimeout) and not is_wrong:
-        return http_error(ServiceUnavailable("The database cannot be reached. Please try again.", retry_after=10))
-    return http_error(InternalServerError())
+        return _unavailable("The database cannot be reached. Please try again.")
+    return http_error(exceptions.InternalServerError())
 
 
-def storage_error(error: StorageError) -> Response:
+def storage_error(error: storage.StorageError) -> Response:
     """404 for a path without a file, 409 for one that has a file already, 503 for a storage that fails."""
-    if isinstance(error, InvalidPath | storage.NotFound):
-        return http_error(NotFound())
-    if isinstance(error, AlreadyExists):
-        return http_error(Conflict())
+    if isinstance(error, storage.InvalidPath | storage.NotFound):
+        return http_error(exceptions.NotFound())
+    if isinstance(error, storage.AlreadyExists):
+        return http_error(exceptions.Conflict())
     logger.error("storage: %s", error, exc_info=error)
-    return http_error(ServiceUnavailable("The files cannot be reached. Please try again.", retry_after=10))
+    return _unavailable("The files cannot be reached. Please try again.")
 
 
-def _page(error: HTTPException, status: int) -> str:
-    if isinstance(error, SecurityError):
-        # The request's host is refused, so there is no address to link to.
-        return error.get_body()
+def _unavailable(description: str) -> Response:
+    return http_error(exceptions.ServiceUnavailable(description, retry_after=10))
+
+
+def _page(error: exceptions.HTTPException, status: int) -> str:
     if status < 500:
         return render_template("error.html", error=error, status=status)
-    # Who is logged in stands in the database, which may be what failed.
-    template = current_app.jinja_env.get_template("error.html")
-    return template.render(error=error, status=status, without_user=True)
+    # Flask-Login would ask who is logged in, of the database, which may be what failed.
+    return current_app.jinja_env.get_template("error.html").render(error=error, status=status, without_user=True)

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import svcs
-from flask import Flask, Response, abort, flash, redirect, request, session, url_for
-from flask.sessions import SecureCookieSessionInterface, SessionMixin
+from flask import Flask, abort, flash, redirect, request, session, url_for
 from flask_limiter import Limiter, RouteLimit
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 from sqlalchemy import Engine
-from werkzeug.wrappers import Response as BaseResponse
+from werkzeug.wrappers import Response
 
 from config import Settings
 from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
@@ -23,25 +22,10 @@ limiter = Limiter(get_remote_address, storage_uri="database://", headers_enabled
 login_manager = LoginManager()
 
 
-class PageSessions(SecureCookieSessionInterface):
-    """Only pages make a session last longer.
-
-    A picture or a style sheet that is answered a moment after its page would bring back the session of a moment before
-    it, without the token of the form that the page has just put there.
-    """
-
-    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
-        if session.modified or response.mimetype == "text/html":
-            super().save_session(app, session, response)
-        elif session.accessed:
-            response.vary.add("Cookie")
-
-
 def register(app: Flask) -> None:
     """Attach the extensions to `app`."""
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
-    app.session_interface = PageSessions()
     for extension in (csrf, limiter, login_manager):
         extension.init_app(app)
 
@@ -67,7 +51,7 @@ def wants_json() -> bool:
 
 
 @login_manager.unauthorized_handler
-def ask_to_log_in() -> BaseResponse:
+def ask_to_log_in() -> Response:
     """Send people to the login page, and back afterwards; programs get 401."""
     if wants_json():
         abort(401)

@@ -8,13 +8,12 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 import svcs
-from flask import Flask, abort, current_app, has_request_context, request, send_file
+from flask import abort, current_app, has_request_context, request, send_file
 from itsdangerous import Signer
 from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wrappers import Response
 
 from config import Settings
-from storage import InvalidPath, NotFound
 from storage.disks import Disks
 from storage.local import LocalBackend
 
@@ -34,19 +33,8 @@ SHOWN = {
 }
 
 
-def register(app: Flask) -> None:
-    """Serve the links."""
-    app.add_url_rule("/files/<disk>/<path:path>", "files", send)
-
-
 def link(disk: str, path: str, expires: timedelta) -> str:
-    """A signed link to a file, without scheme and host.
-
-    Args:
-        disk: the disk's name.
-        path: the file's path on it.
-        expires: the longest time that the link works; it ends up to an eighth earlier.
-    """
+    """A signed link to a file, without scheme and host. It works for the time `expires`, or up to an eighth less."""
     seconds = int(expires.total_seconds())
     # The same address for a while lets browsers keep the file.
     step = max(seconds // 8, 1)
@@ -64,16 +52,9 @@ def send(disk: str, path: str) -> Response:
     if until <= time.time():
         abort(403, "This link has expired.")
     storage = svcs.flask.get(Disks).get(disk) or abort(404)
-    try:
-        # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
-        entry = storage.stat(path)
-        stream = storage.reader(path)
-    except (NotFound, InvalidPath):
-        abort(404, "This file is gone.")
-    accel = svcs.flask.get(Settings).storage.accel_redirect if isinstance(storage.backend, LocalBackend) else ""
-    if accel:
-        stream.close()
-        stream = io.BytesIO()
+    # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
+    entry = storage.stat(path)
+    stream = storage.reader(path)
     name = PurePosixPath(path)
     shown = SHOWN.get(name.suffix.lower())
     kind = shown or "application/octet-stream"
@@ -81,7 +62,10 @@ def send(disk: str, path: str) -> Response:
     response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
     # Browsers keep it, and ask each time whether it is still the same: a path may get other content.
     response.cache_control.private = True
-    if accel:
+    accel = svcs.flask.get(Settings).storage.accel_redirect
+    if accel and isinstance(storage.backend, LocalBackend):
+        stream.close()
+        response.response = ()
         response.headers["X-Accel-Redirect"] = f"{accel.rstrip('/')}/{quote(disk)}/{quote(entry.path)}"
         return response
     response.last_modified = entry.modified

@@ -37,11 +37,8 @@ def known_user_id() -> int | None:
 
     It is the number of the row, because what Flask-Login keeps in the session is as good as a password.
     """
-    user = g.get("_login_user") if has_request_context() else None
-    if user is None or not user.is_authenticated:
-        return None
-    identity = inspect(user).identity
-    return identity[0] if identity else None
+    row = inspect(g.get("_login_user"), raiseerr=False) if has_request_context() else None
+    return row.identity[0] if row and row.identity else None
 
 
 class AppContext(dramatiq.Middleware):
@@ -52,9 +49,7 @@ class AppContext(dramatiq.Middleware):
 
     def before_enqueue(self, _broker: dramatiq.Broker, message: dramatiq.Message[Any], _delay: int | None) -> None:
         sender = {"user_id": known_user_id(), **logs.context.get()}
-        for name in CARRIED:
-            if sender.get(name) is not None:
-                message.options.setdefault(name, sender[name])
+        message.options.update((name, sender[name]) for name in CARRIED if sender.get(name))
 
     def before_process_message(self, _broker: dramatiq.Broker, message: dramatiq.MessageProxy) -> None:
         carried = {name: message.options[name] for name in CARRIED if name in message.options}

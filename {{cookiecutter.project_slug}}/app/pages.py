@@ -1,17 +1,42 @@
-"""What all templates may use, and the front page of a service that has no feature for it."""
+"""What all templates may use: settings, dates, and addresses of static files that change with their content."""
 
+import hashlib
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
-from flask import Flask, render_template
+from flask import Flask, render_template, request
 from markupsafe import Markup
 
 from config import Settings
 
 
 def register(app: Flask, settings: Settings) -> None:
-    """Give templates the settings and the `day` filter."""
+    """Give templates the settings, the `day` filter, and versions of static files."""
     app.jinja_env.globals["settings"] = settings
     app.add_template_filter(day)
+    # In development, files change while the service runs.
+    if not app.config["TEMPLATES_AUTO_RELOAD"]:
+        add_versions(app)
+
+
+def add_versions(app: Flask) -> None:
+    """Let `url_for` add a version, `/static/style.css?v=1a2b3c4d`, with which browsers keep the file for a year."""
+    folder, age_of = Path(app.static_folder or ""), app.get_send_file_max_age
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    versions = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files}
+
+    @app.url_defaults
+    def add_version(endpoint: str, values: dict[str, Any]) -> None:
+        if endpoint == "static":
+            values["v"] = versions.get(values["filename"])
+
+    def age(filename: str | None) -> int | None:
+        asked = request.args.get("v")
+        # The longest that HTTP caches are used to, RFC 2616 section 14.21.
+        return 365 * 24 * 3600 if asked and asked == versions.get(filename or "") else age_of(filename)
+
+    app.get_send_file_max_age = age  # type: ignore[method-assign]
 
 
 def day(moment: datetime) -> Markup:
@@ -20,5 +45,5 @@ def day(moment: datetime) -> Markup:
 
 
 def front_page() -> str:
-    """Where to start."""
+    """Where to start, in a service that has no feature for it."""
     return render_template("index.html")

@@ -1,7 +1,5 @@
 """What the service is made of, by type: `svcs.flask.get(Session)` gives the one of the running request or job."""
 
-import itertools
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -56,26 +54,20 @@ def register(app: Flask, settings: Settings) -> None:
 
 
 def require_migrated(app: Flask) -> None:
-    """Refuse to work on tables that are not there yet. While a database server is down, wait for it.
+    """Refuse to work without a database that has its tables.
 
     Raises:
-        ConfigError: the database waits for a migration, or is a file that cannot be opened.
+        ConfigError: the database cannot be reached, or waits for a migration.
     """
     from database.migrations import pending
 
-    with app.app_context():
-        engine = svcs.flask.get(Engine)
-    for pause in itertools.chain((1, 2, 4, 8, 16), itertools.repeat(30)):
-        try:
-            if pending(engine):
+    try:
+        with app.app_context():
+            if pending(svcs.flask.get(Engine)):
                 raise ConfigError(UPGRADE)
-        except OperationalError as error:
-            if engine.dialect.name == "sqlite":
-                raise ConfigError(f"database: {error.orig}. Run: python main.py appdir make") from None
-            app.logger.error("The database cannot be reached, next try in %d s: %s", pause, error.orig)
-            time.sleep(pause)
-        else:
-            return
+    except OperationalError as error:
+        reason = " ".join(str(error.orig).split())
+        raise ConfigError(f"database: {reason}; see where: `python main.py config show`") from None
 
 
 @contextmanager

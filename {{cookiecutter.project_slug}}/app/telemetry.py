@@ -5,11 +5,7 @@ from config import Settings, mask, project_version
 
 
 def start(settings: Settings) -> None:
-    """Send errors, if the settings say where. Sentry has to be told before the queue's broker is made.
-
-    Raises:
-        ConfigError: the package is not installed, or the address is wrong.
-    """
+    """Send errors, if the settings say where. Sentry has to be told before the queue's broker is made."""
     if not (dsn := settings.telemetry.sentry_dsn):
         return
     try:
@@ -28,6 +24,8 @@ def start(settings: Settings) -> None:
             before_send=lambda event, _hint: mask("", {**event, "tags": dict(logs.context.get())}),
             integrations=[DramatiqIntegration()],
         )
-    except (ModuleNotFoundError, ValueError) as error:
-        hint = "; run `make add PACKAGE=sentry-sdk && make setup`" if isinstance(error, ModuleNotFoundError) else ""
-        raise settings.wrong("telemetry.sentry_dsn", dsn, f"{error}{hint}") from None
+    except ModuleNotFoundError:
+        hint = "sentry-sdk is not installed; run `make add PACKAGE=sentry-sdk && make setup`"
+        raise settings.wrong("telemetry.sentry_dsn", dsn, hint) from None
+    except ValueError as error:
+        raise settings.wrong("telemetry.sentry_dsn", dsn, error) from None

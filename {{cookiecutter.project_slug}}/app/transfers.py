@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import dramatiq
 import svcs
-from flask import Flask, abort, jsonify, render_template
+from flask import abort, jsonify, render_template
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
 from sqlalchemy import JSON, ForeignKey, String, delete, select, update
@@ -46,11 +46,6 @@ class Transfer(Base):
     total: Mapped[int] = mapped_column(default=0)
     mistakes: Mapped[list[tuple[int, str, str]]] = mapped_column(JSON, default=list)
     created: Mapped[datetime] = mapped_column(default=utc_now)
-
-
-def register(app: Flask) -> None:
-    """Serve the page of transfers."""
-    app.add_url_rule("/transfers/<key>", "transfer", show)
 
 
 def new_transfer(disk: str, file_name: str, total: int) -> Transfer:

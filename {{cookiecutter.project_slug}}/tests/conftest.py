@@ -4,9 +4,6 @@ import json
 import re
 import secrets
 import shutil
-import signal
-import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -32,7 +29,7 @@ from app import create_app
 from app.accounts import User
 from app.accounts.passwords import hash_password
 from app.services import transaction
-from config import ROOT, AppDir, Settings, load
+from config import AppDir, Settings, load
 from database import connect
 from database.base import database_time
 from database.broker import DatabaseBroker, QueueMessage
@@ -41,9 +38,6 @@ from storage.disks import Disks
 
 PASSWORD = "correct horse battery"
 SECRET = secrets.token_urlsafe(32)
-# A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Browser(FlaskClient):
@@ -121,6 +115,7 @@ def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     """Settings of an installation that keeps its data in the test's own folder."""
     folder = AppDir(tmp_path / "app")
     folder.data.mkdir(parents=True)
+    folder.logs.mkdir()
     log = json.dumps(shipped_settings.logging).replace(str(shipped_settings.app_dir.path), str(folder.path))
     return msgspec.structs.replace(shipped_settings, app_dir=folder, logging=json.loads(log))
 
@@ -133,19 +128,6 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command.upgrade(alembic_config(engine), "heads")
     engine.dispose()
     return path
-
-
-@pytest.fixture(scope="session")
-def open_project() -> Iterator[Path]:
-    """The project's code where every user of the machine can read it; pytest's folders are for nobody else."""
-    with tempfile.TemporaryDirectory(prefix="test-project-", dir="/tmp") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        for folder in ("app", "backup", "config", "database", "storage"):
-            shutil.copytree(ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("main.py", "pyproject.toml", "requirements.txt"):
-            shutil.copy(ROOT / file, place)
-        yield place
 
 
 @pytest.fixture
@@ -276,12 +258,6 @@ def run_jobs() -> int:
     finally:
         worker.stop()
     return int(broker.rows(select(func.count()).where(QueueMessage.dead))[0][0])
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def add_user(app: Flask, settings: Settings, username: str) -> User:

@@ -128,7 +128,7 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(environment: dict[str, s
             [sys.executable, "main.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
         assert checked.returncode == 0, checked.stdout
-        assert re.search(r"(?m)^worker +ok +one has run a job after", checked.stdout)
+        assert re.search(r"(?m)^worker +ok +one has run a job", checked.stdout)
         service.process.send_signal(signal.SIGINT)
         assert service.wait() == 130
     assert "Traceback" not in service.printed
@@ -165,6 +165,14 @@ def test_wrong_settings_are_a_line_and_nothing_starts(environment: dict[str, str
     with main_py({**environment, "APP_WEB__WORKERS": "many"}, tmp_path) as service:
         assert service.wait() == 2
     assert service.printed == ("environment variable APP_WEB__WORKERS: web.workers: expected int, found 'many'\n")
+
+
+def test_gunicorn_refuses_unsafe_settings_in_one_line(environment: dict[str, str], tmp_path: Path) -> None:
+    variables = {**environment, "APP_ENV": "production", "SECRET_KEY": "change-me"}
+    with running([sys.executable, "web.py"], variables, tmp_path) as service:
+        assert service.process.wait(PATIENCE) == 2
+    [line] = service.printed.splitlines()
+    assert "app.secret_key: found a weak" in line
 
 
 def test_honcho_starts_the_same(environment: dict[str, str], tmp_path: Path) -> None:

@@ -2,12 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-import svcs
 from flask import Flask
-from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from app.services import require_migrated
 from config import ConfigError
@@ -40,12 +38,6 @@ from config import ConfigError
             '["nowhere"]',
             "environment variable APP_APP__FEATURES: app.features: found 'nowhere': expected a folder of app/",
         ),
-        (
-            "APP_APP__SECRET_KEY",
-            "",
-            "environment variable APP_APP__SECRET_KEY: app.secret_key: SECRET_KEY is not set; "
-            "run `python main.py appdir make`, which writes one into the app folder's .env",
-        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(
@@ -69,27 +61,10 @@ def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[.
         make_app(APP_SCHEDULE__DISABLED='["remove_expired", "nope"]')
 
 
-def test_a_process_waits_for_a_database_server_that_is_down(
-    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    answers = [OperationalError("SELECT", None, Exception("refused"))] * 6
-    pauses: list[float] = []
-
-    def pending(_: Engine) -> bool:
-        if answers:
-            raise answers.pop()
-        return False
-
-    monkeypatch.setattr("database.migrations.pending", pending)
-    monkeypatch.setattr("time.sleep", pauses.append)
-    with app.app_context():
-        monkeypatch.setattr(svcs.flask.get(Engine).dialect, "name", "postgresql")
-    require_migrated(app)
-    assert pauses == [1, 2, 4, 8, 16, 30]
-    assert "The database cannot be reached, next try in 1 s: refused" in caplog.text
-
-
-def test_a_database_file_that_cannot_be_opened_is_one_line(make_app: Callable[..., Flask]) -> None:
-    app = make_app(DATABASE_URL="sqlite:////nowhere/app.sqlite3")
-    with pytest.raises(ConfigError, match=r"database: unable to open database file. Run: python main.py appdir make"):
-        require_migrated(app)
+def test_a_process_without_its_database_ends_with_one_line(make_app: Callable[..., Flask], tmp_path: Path) -> None:
+    for path, line in (
+        (tmp_path / "nowhere/app.sqlite3", r"^database: unable to open database file; see where: `python main.py"),
+        (tmp_path / "empty.sqlite3", r"Run: python main.py db upgrade$"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            require_migrated(make_app(DATABASE_URL=f"sqlite:///{path}"))

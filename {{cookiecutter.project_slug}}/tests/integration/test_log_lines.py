@@ -141,11 +141,9 @@ def test_what_is_no_secret_stays(make_app: MakeApp, records: Records) -> None:
 
 def test_a_value_that_json_does_not_know_is_logged_all_the_same(make_app: MakeApp, records: Records) -> None:
     make_app(**JSON)
-    circle: list[Any] = []
-    circle.append(circle)
-    for value in ({1, 2}, object, {("a", "b"): 1}, "\ud800", b"\xff", float("nan"), circle):
+    for value in ({1, 2}, object, {("a", "b"): 1}, "\ud800", b"\xff", float("nan")):
         library.warning("odd", extra={"value": value})
-    assert [record["event"] for record in records()] == ["odd"] * 7
+    assert [record["event"] for record in records()] == ["odd"] * 6
 
 
 def test_errors_and_what_administrators_do_are_kept_in_files(make_app: MakeApp, settings: Settings) -> None:
@@ -182,9 +180,3 @@ def test_a_log_file_may_be_renamed_and_one_that_cannot_be_written_is_a_line(
 def test_a_mistake_in_the_logging_file_is_named(make_app: MakeApp) -> None:
     with pytest.raises(ConfigError, match=r"^config/logging.json: Unknown level: 'LOUD'$"):
         make_app(APP_LOGGING__ROOT__LEVEL="LOUD")
-
-
-def test_without_a_folder_for_logs_it_says_what_to_run(make_app: MakeApp, settings: Settings) -> None:
-    settings.app_dir.logs.touch()
-    with pytest.raises(ConfigError, match=r"logs: cannot be made: File exists; run `python main.py appdir make`$"):
-        make_app()

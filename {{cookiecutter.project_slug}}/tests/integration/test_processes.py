@@ -4,7 +4,6 @@ import os
 import re
 import runpy
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -29,16 +28,6 @@ def here(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
     monkeypatch.setenv("APP_ENV", "testing")
     monkeypatch.setenv("APP_DIR", str(settings.app_dir.path))
     return monkeypatch
-
-
-def test_gunicorn_refuses_unsafe_settings_in_one_line(here: pytest.MonkeyPatch) -> None:
-    here.setenv("APP_ENV", "production")
-    here.setenv("SECRET_KEY", "change-me")
-    command = [sys.executable, "web.py"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 2
-    [line] = result.stderr.splitlines()
-    assert "app.secret_key: found a weak" in line
 
 
 def test_gunicorn_takes_its_settings_from_the_projects(here: pytest.MonkeyPatch) -> None:

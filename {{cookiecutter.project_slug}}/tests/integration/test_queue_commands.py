@@ -22,7 +22,7 @@ def run(app: Flask) -> Run:
 def failed(app: Flask, work: Callable[[], int]) -> Iterator[str]:
     """The id of a job that has failed, beside one that is delayed."""
 
-    @dramatiq.actor(max_retries=0)
+    @dramatiq.actor(actor_name="test_divide", max_retries=0)
     def divide(number: int) -> None:
         raise ZeroDivisionError(number)
 
@@ -30,7 +30,7 @@ def failed(app: Flask, work: Callable[[], int]) -> Iterator[str]:
     assert work() == 1
     divide.send_with_options(args=(1,), delay=60_000)
     yield message_id
-    del dramatiq.get_broker().actors["divide"]
+    del dramatiq.get_broker().actors["test_divide"]
 
 
 def listed(run: Run, *arguments: str) -> list[dict[str, Any]]:
@@ -39,18 +39,10 @@ def listed(run: Run, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_jobs_are_counted_and_listed(run: Run, failed: str) -> None:
-    assert run("status").output.split() == [
-        "QUEUE",
-        "STATE",
-        "JOBS",
-        "default",
-        "delayed",
-        "1",
-        "default",
-        "failed",
-        "1",
-    ]
-    assert [(row["job"], row["state"]) for row in listed(run)] == [("divide(1)", "delayed"), ("divide(0)", "failed")]
+    counts = [line.split() for line in run("status").output.splitlines()]
+    assert counts == [["QUEUE", "STATE", "JOBS"], ["default", "delayed", "1"], ["default", "failed", "1"]]
+    found = [(row["job"], row["state"]) for row in listed(run)]
+    assert found == [("test_divide(1)", "delayed"), ("test_divide(0)", "failed")]
     (row,) = listed(run, "--state", "failed")
     assert row["id"] == failed
     assert row["error"].startswith("Traceback")

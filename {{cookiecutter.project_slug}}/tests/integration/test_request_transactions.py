@@ -88,15 +88,3 @@ def test_there_is_no_session_outside_of_requests_jobs_and_transactions(app: Flas
     with app.test_request_context():
         assert current_session() is svcs.flask.get(Session)
     assert current_session() is None
-
-
-def test_a_transaction_is_rolled_back_by_an_exception(app: Flask) -> None:
-    def write_and_fail() -> None:
-        with transaction(app) as session:
-            session.add(User(username="ada", email="-", password_hash="-"))
-            session.flush()
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        write_and_fail()
-    assert stored(app) == (0, 0)

@@ -46,12 +46,12 @@ def start(app: Flask, user: User) -> Start:
 def actor(app: Flask) -> Iterator[dramatiq.Actor[..., Any]]:
     """A job of transfers that always fails."""
 
-    @dramatiq.actor(max_retries=0, on_retry_exhausted=give_up_transfer.actor_name)
+    @dramatiq.actor(actor_name="test_fail", max_retries=0, on_retry_exhausted=give_up_transfer.actor_name)
     def fail(_key: str) -> None:
         raise RuntimeError
 
     yield fail
-    del dramatiq.get_broker().actors["fail"]
+    del dramatiq.get_broker().actors["test_fail"]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,7 @@ def test_a_job_that_was_killed_begins_again(
     assert list(disks["exports"].list()) == [entry]
 
 
+@pytest.mark.slow
 def test_any_number_of_posts_needs_little_memory(app: Flask, logged_in: Any, user: User) -> None:
     with transaction(app) as session:
         session.execute(insert(Post), [{"author_id": user.id, "title": "x", "body": "x" * 10_000}] * 1000)

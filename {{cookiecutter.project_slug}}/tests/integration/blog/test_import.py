@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_read_is_refused_at_once(
         (b"", "", "Choose a file."),
         (b"", "posts.csv", f"{header} nothing."),
         (b"title,body,<date>\n1,2,3\n", "posts.csv", f"{header} title, body, &lt;date&gt;."),
-        (b"title,body\n1,a\n2,\xff\n", "posts.csv", "Line 3 is not UTF-8 text. Save the file as CSV in UTF-8."),
+        (b"title,body\n1,a\n2,\xff\n", "posts.csv", "This file is not text in UTF-8. Save it as CSV in UTF-8."),
     ):
         response = upload(logged_in, data, name)
         assert response.status_code == 422

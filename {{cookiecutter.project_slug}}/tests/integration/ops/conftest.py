@@ -24,13 +24,14 @@ def admin(logged_in: Browser, app: Flask, user: User) -> Browser:
 def fragile(app: Flask) -> Iterator[dramatiq.Actor[[str], None]]:
     """A job that fails because of what it is sent; it is done if that is nothing."""
 
-    @dramatiq.actor(max_retries=0)
+    # No feature's own actor may have this name.
+    @dramatiq.actor(actor_name="test_fragile", max_retries=0)
     def fragile(problem: str = "") -> None:
         if problem:
             raise ValueError(problem)
 
     yield fragile
-    del dramatiq.get_broker().actors["fragile"]
+    del dramatiq.get_broker().actors["test_fragile"]
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def running(app: Flask) -> Iterator[str]:
     """The id of a job that a worker runs; jobs in other queues wait."""
     begun, may_end = threading.Event(), threading.Event()
 
-    @dramatiq.actor(queue_name="slow")
+    @dramatiq.actor(actor_name="test_wait", queue_name="slow")
     def wait() -> None:
         begun.set()
         may_end.wait(60)
@@ -51,4 +52,4 @@ def running(app: Flask) -> Iterator[str]:
     yield message_id
     may_end.set()
     worker.stop()
-    del broker.actors["wait"]
+    del broker.actors["test_wait"]

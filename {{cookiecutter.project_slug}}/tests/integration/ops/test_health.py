@@ -2,7 +2,6 @@
 
 import shutil
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import svcs
 from alembic import command
 from flask import Flask
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from app.services import transaction
 from config import Settings, project_release
@@ -57,18 +56,6 @@ def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json["checks"]["migrations"].endswith("Run: python main.py db upgrade")
-
-
-def test_a_queue_without_its_table_is_found(app: Flask, client: Any) -> None:
-    with transaction(app) as session:
-        session.execute(text("DROP TABLE queue_message"))
-    assert client.get("/readyz").json["checks"] == {**GOOD, "queue": "failed: BrokerConnectionError"}
-
-
-def test_a_storage_that_cannot_be_written_is_found(make_app: Callable[..., Flask], tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    client = make_app(STORAGE_URL=(tmp_path / "file" / "folder").as_uri()).test_client()
-    assert client.get("/readyz").get_json()["checks"] == {**GOOD, "storage": "failed: StorageError"}
 
 
 def test_without_a_database_it_lives_and_is_not_ready(app: Flask, client: Any, settings: Settings) -> None:

@@ -2,13 +2,12 @@
 
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
-from flask import Flask, request
+from flask import Flask
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from app.services import transaction
 from database import queue_admin
@@ -67,8 +66,11 @@ def test_a_job_that_runs_is_left_alone(act: Act, app: Flask, running: str) -> No
     assert states(app) == {running: "running"}
 
 
-def test_the_beginning_of_an_id_names_no_job(admin: Any, app: Flask, fragile: Any) -> None:
+def test_what_is_not_there_is_not_found_and_the_beginning_of_an_id_names_no_job(
+    admin: Any, app: Flask, fragile: Any
+) -> None:
     sent = fragile.send().message_id
+    assert admin.submit("/ops/schedules/nope/run", page="/ops").status_code == 404
     assert admin.submit(f"/ops/jobs/{sent[:8]}/cancel", page="/ops").status_code == 404
     assert admin.submit(f"/ops/jobs/{uuid.uuid4()}/cancel", page="/ops").status_code == 302
     assert states(app) == {sent: "waiting"}
@@ -86,22 +88,10 @@ def test_a_schedule_runs_now(act: Act, app: Flask, work: Callable[[], int], monk
     assert act(RUN) == ("Nothing was changed: remove_expired was sent a moment ago.", [])
 
 
-def test_an_unknown_schedule_is_not_found(admin: Any) -> None:
-    assert admin.submit("/ops/schedules/nope/run", page="/ops").status_code == 404
-
-
 def test_what_could_not_be_stored_leaves_no_trace(
-    admin: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    admin: Any, caplog: pytest.LogCaptureFixture, commit_fails: AbstractContextManager[None]
 ) -> None:
-    commit = Session.commit
-
-    def refuse(session: Session) -> None:
-        if request.method == "POST":
-            raise OperationalError("COMMIT", None, Exception("the disk is full"))
-        commit(session)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Session, "commit", refuse)
+    with commit_fails:
         assert admin.submit(RUN, page="/ops").status_code == 503
     assert [record for record in caplog.records if record.name == "app.audit"] == []
     assert 'role="status"' not in admin.get("/ops").text

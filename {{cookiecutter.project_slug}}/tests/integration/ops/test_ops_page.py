@@ -92,11 +92,6 @@ def test_a_service_that_fails_is_named_and_breaks_nothing(admin: Any, app: Flask
     assert "password" not in text
 
 
-def test_pending_migrations_are_told(admin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("database.migrations.pending", lambda _engine: True)
-    assert "Run: python main.py db upgrade" in text_of(admin.get("/ops"))
-
-
 def test_jobs_are_listed_by_state_with_what_can_be_done_to_them(admin: Any, fragile: Any, running: str) -> None:
     waiting = fragile.send().message_id
     delayed = fragile.send_with_options(delay=3_600_000).message_id

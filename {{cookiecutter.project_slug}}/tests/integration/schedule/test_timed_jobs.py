@@ -24,14 +24,14 @@ def reports(app: Flask) -> Iterator[list[str]]:
     done: list[str] = []
 
     @scheduled("0 3 * * *")
-    @dramatiq.actor(max_retries=0)
+    @dramatiq.actor(actor_name="test_report", max_retries=0)
     def report(slot: str) -> None:
         done.append(slot)
         if slot.startswith("2026-01-03"):
             raise RuntimeError
 
     yield done
-    del SCHEDULES["report"], dramatiq.get_broker().actors["report"]
+    del SCHEDULES["test_report"], dramatiq.get_broker().actors["test_report"]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def tick(app: Flask, reports: list[str]) -> Callable[[datetime], None]:
 
     def tick(now: datetime) -> None:
         with transaction(app) as session:
-            send_due(SCHEDULES["report"], session, now, enabled=True)
+            send_due(SCHEDULES["test_report"], session, now, enabled=True)
 
     return tick
 
@@ -65,13 +65,13 @@ def test_each_slot_runs_once_however_many_schedulers_see_it(
     assert work() == 1
     # The first night is the one in which the schedule was seen for the first time.
     assert reports == ["2026-01-02T03:00:00+00:00", "2026-01-03T03:00:00+00:00"]
-    slots = schedule("history", "report", "--json")
+    slots = schedule("history", "test_report", "--json")
     assert [(slot["slot"][:10], slot["outcome"]) for slot in slots] == [
         ("2026-01-03", "failed"),
         ("2026-01-02", "done"),
         ("2026-01-01", "skipped"),
     ]
-    [listed] = [row for row in schedule("list", "--json") if row["name"] == "report"]
+    [listed] = [row for row in schedule("list", "--json") if row["name"] == "test_report"]
     assert (listed["cron"], listed["last"], listed["outcome"]) == (
         "0 3 * * *",
         "2026-01-03 03:00:00+00:00",
@@ -82,9 +82,9 @@ def test_each_slot_runs_once_however_many_schedulers_see_it(
 def test_a_job_can_be_run_for_any_time_and_for_a_period(
     work: Callable[[], int], reports: list[str], schedule: Run
 ) -> None:
-    assert schedule("run", "report", "--at", "2026-01-01T15:00") == "jobs sent: 1; left out: 0\n"
+    assert schedule("run", "test_report", "--at", "2026-01-01T15:00") == "jobs sent: 1; left out: 0\n"
     assert work() == 0
-    period = ("run", "report", "--from", "2026-01-01", "--to", "2026-01-04")
+    period = ("run", "test_report", "--from", "2026-01-01", "--to", "2026-01-04")
     assert schedule(*period) == "jobs sent: 3; left out: 0\n"
     assert work() == 1
     # What has failed is sent again, and what is done only if that is asked for.

@@ -1,10 +1,12 @@
-"""Commands for timed jobs."""
+"""Commands of every service: `main.py queue` for jobs that wait in the database, `main.py schedule` for timed jobs."""
 
 from collections import Counter
 from datetime import UTC, datetime
 
 import click
+import dramatiq
 import svcs
+from dramatiq.errors import DecodeError
 from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,8 +14,70 @@ from sqlalchemy.orm import Session
 from app.command_line import ServiceGroup, as_json, print_rows
 from app.services import transaction
 from config import Settings
-from database import utc_now
+from database import queue_admin, utc_now
+from database.broker import DatabaseBroker
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
+
+
+@click.group(cls=ServiceGroup)
+def queue() -> None:
+    """The jobs that wait, run, or have failed."""
+    if not isinstance(dramatiq.get_broker(), DatabaseBroker):
+        raise click.ClickException("the jobs are on the server of QUEUE_URL; docs/queue.md has the commands for it")
+
+
+@queue.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Count the jobs of each queue."""
+    print_rows(("queue", "state", "jobs"), queue_admin.counts(svcs.flask.get(Session)), as_json=as_json)
+
+
+@queue.command("list")
+@click.option("--state", type=click.Choice(list(queue_admin.STATES)), help="Only jobs in this state.")
+@click.option("--limit", default=50, show_default=True, help="Print at most this many.")
+@as_json
+def list_jobs(state: str | None, limit: int, as_json: bool) -> None:
+    """List jobs, the latest first: WHEN one is due, or has failed, or its worker's claim ends."""
+    rows = []
+    for row, found in queue_admin.listed(svcs.flask.get(Session), state, limit):
+        try:
+            job = str(dramatiq.Message.decode(row.payload))
+        except DecodeError:
+            job = row.actor
+        message_id, error = row.message_id, row.error
+        if not as_json:
+            message_id, error = message_id[:8], error and error.rstrip().rpartition("\n")[2]
+        rows.append((message_id, row.queue, job, found, datetime.fromtimestamp(row.due, UTC), error))
+    print_rows(("id", "queue", "job", "state", "when", "error"), rows, as_json=as_json)
+
+
+@queue.command()
+@click.argument("ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All failed jobs.")
+def retry(ids: tuple[str, ...], everything: bool) -> None:
+    """Let failed jobs wait again: those of these IDS, which may be cut short, or all."""
+    if bool(ids) == everything:
+        raise click.UsageError("give IDS or --all")
+    with transaction(current_app) as session:
+        click.echo(f"jobs that wait again: {queue_admin.retry(session, ids)}")
+
+
+@queue.command()
+@click.argument("ids", nargs=-1, required=True)
+def cancel(ids: tuple[str, ...]) -> None:
+    """Remove jobs of these IDS, unless they run."""
+    with transaction(current_app) as session:
+        click.echo(f"jobs cancelled: {queue_admin.cancel(session, ids)}")
+
+
+@queue.command()
+@click.argument("state", type=click.Choice(["waiting", "delayed", "failed"]))
+@click.confirmation_option(prompt="Drop all these jobs?")
+def purge(state: str) -> None:
+    """Drop all jobs that are in a STATE."""
+    with transaction(current_app) as session:
+        click.echo(f"jobs dropped: {queue_admin.purge(session, state)}")
 
 
 def name(text: str) -> Schedule:
@@ -51,7 +115,7 @@ def list_schedules(as_json: bool) -> None:
 
 @schedule.command()
 @click.argument("known", type=name, required=False, metavar="[NAME]")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Print at most so many.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Print at most this many.")
 @as_json
 def history(known: Schedule | None, limit: int, as_json: bool) -> None:
     """List the latest slots of one schedule or of all, and how their jobs ended. Times are UTC."""
@@ -81,8 +145,7 @@ def run(known: Schedule, at: datetime | None, first: datetime | None, last: date
 
     now = utc_now().replace(microsecond=0)
     slots = known.slots(utc(first), utc(last or now)) if first else [utc(at or now)]
-    undone = ("failed", "skipped")
-    wanted = (*undone, "sent", "retrying", "done") if again else undone
+    wanted = ("failed", "skipped", *(("sent", "retrying", "done") if again else ()))
     is_sent: Counter[bool] = Counter()
     for slot in slots:
         # A transaction for each, because a long one would hold up everything else that writes.
