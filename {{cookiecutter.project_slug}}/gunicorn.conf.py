@@ -58,13 +58,6 @@ def on_starting(server: Any) -> None:
         configure_mappers()
 
 
-def child_exit(_server: Any, worker: Any) -> None:
-    """Take back the gauges of a worker that has ended."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)
-
-
 def on_exit(_server: Any) -> None:
     """Remove the numbers."""
     shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

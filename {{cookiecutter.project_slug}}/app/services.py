@@ -95,7 +95,6 @@ def _engine(settings: Settings) -> Engine:
             timeout=database.timeout,
             statement_timeout=database.statement_timeout,
             threads=max(settings.web.threads, settings.queue.threads),
-            echo=database.echo,
         )
     except ValueError as error:
         raise settings.wrong("database.url", database.url, error) from None

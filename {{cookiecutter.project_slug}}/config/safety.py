@@ -21,8 +21,8 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield f"{where}: SECRET_KEY is not set; run `{MAKE}`, which writes one into the app folder's .env"
     if settings.environment != "production":
         return
-    # 32 random bytes are 43 characters in base64; one that repeats itself has few different ones.
-    if secret and (len(secret) < SHORTEST_SECRET or len(set(secret)) < SHORTEST_SECRET / 2):
+    # 32 random bytes are 43 characters in base64, or 64 hexadecimal digits, of which more than 10 are different.
+    if secret and (len(secret) < SHORTEST_SECRET or len(set(secret)) <= 10):
         yield f"{where}: found a weak secret, expected 32 random bytes; remove SECRET_KEY and run `{MAKE}`"
     if settings.app.debug:
         yield f"{settings.origins['app.debug']}: app.debug: found true, expected false in production"

@@ -32,7 +32,6 @@ class Database(Struct, frozen=True):
     url: str
     timeout: Seconds
     statement_timeout: Seconds
-    echo: bool
 
 
 class Storage(Struct, frozen=True):

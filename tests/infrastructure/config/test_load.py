@@ -139,12 +139,12 @@ def test_variables_become_numbers_truth_lists_and_nested_keys(project: Project) 
     settings = project.load(
         APP_WEB__PORT="9000",
         APP_DATABASE__TIMEOUT="0.5",
-        APP_DATABASE__ECHO="true",
+        APP_WEB__RELOAD="true",
         APP_SECURITY__TRUSTED_HOSTS='["a.example", "b.example"]',
         APP_SECURITY__ARGON2__TIME_COST="7",
         APP_NAME="not a setting: it names no section and key",
     )
-    assert (settings.web.port, settings.database.timeout, settings.database.echo) == (9000, 0.5, True)
+    assert (settings.web.port, settings.database.timeout, settings.web.reload) == (9000, 0.5, True)
     assert settings.security.trusted_hosts == ["a.example", "b.example"]
     assert (settings.security.argon2.time_cost, settings.security.argon2.parallelism) == (7, 4)
 

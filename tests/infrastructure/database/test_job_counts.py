@@ -48,7 +48,7 @@ def counted(engine: Engine) -> dict[str, int]:
         return {row.outcome: row.jobs for row in session.scalars(select(JobCount))}
 
 
-def job(*, failed: bool) -> SimpleNamespace:
+def job(*, failed: bool) -> Any:
     return SimpleNamespace(actor_name="first", failed=failed)
 
 
