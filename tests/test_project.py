@@ -34,8 +34,14 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
     # The gate runs the same tests, and more.
     run(project, "make test", PYTEST_ADDOPTS="--collect-only --quiet")
     gate = run(project, "make ci")
+    exported: dict[str, str] = {}
     for command in commands[3:]:
-        run(project, command)
+        if command.startswith("export "):
+            exported |= dict(word.split("=", 1) for word in command.split()[1:])
+        elif command.endswith("web.py"):
+            serve(command, project, ["/"], exported)
+        else:
+            run(project, command)
 
     passed = re.search(r"(\d+) passed", gate)
     assert passed
@@ -58,7 +64,7 @@ def test_a_first_feature_as_the_readme_shows_it_runs_and_passes_the_gate_without
         run(project, command)
     assert len(list((project / "database/versions").glob("*_notes_*.py"))) == 1
 
-    serve("make dev", project, [*PAGES, "/notes"])
+    serve("make dev", project, [*PAGES, "/notes"], {})
     run(project, "make ci")
 
 
@@ -84,10 +90,10 @@ def test_removing_the_example_as_the_readme_says_leaves_a_project_without_it(bak
     assert left == {path: file for path, file in files_of(none).items() if path != "README.md"}
 
 
-def serve(command: str, folder: Path, pages: Iterable[str]) -> None:
+def serve(command: str, folder: Path, pages: Iterable[str], environ: dict[str, str]) -> None:
     """Run the command that serves, ask for pages, and stop it."""
     port = free_port()
-    environ = {**clean_environment(), **ENVIRONMENT, "PORT": str(port)}
+    environ = {**clean_environment(), **ENVIRONMENT, **environ, "PORT": str(port)}
     process = subprocess.Popen(command.split(), cwd=folder, env=environ, start_new_session=True)
     try:
         assert wait_until_ready(process, f"http://127.0.0.1:{port}")
