@@ -148,5 +148,5 @@ def test_the_service_says_that_its_queue_is_on_a_server_and_whether_it_is_there(
     assert (answer.status_code, answer.json["checks"]["queue"]) == (503, "failed: ConnectionError")
     result = app.test_cli_runner().invoke(args=["queue", "status"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: the jobs are on the server that QUEUE_URL names")
+    assert result.output.startswith("Error: the jobs are on the server of QUEUE_URL")
     assert "hunter2" not in answer.text + result.output
