@@ -22,8 +22,8 @@ workers = settings.web.workers
 threads = settings.web.threads
 worker_class = "gthread"
 if "LISTEN_FDS" in os.environ:
-    # At a deploy, two releases serve systemd's socket at once. Each of nginx's connections is one request: beside one
-    # that runs, each thread has one that waits; all others wait in the socket for whichever process is free first.
+    # At a deploy, two releases serve systemd's socket at once, and nginx opens one connection per request. A process
+    # takes two per thread, one that runs and one that waits; the rest wait in the socket for the first that is free.
     worker_connections = 2 * threads
 timeout = settings.web.timeout
 graceful_timeout = settings.web.graceful_timeout

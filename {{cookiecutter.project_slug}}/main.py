@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.exc import DBAPIError
 
 from backup.commands import backup
 from config import ConfigError, exit_on_problems, find_app_dir, load, require_safe
 from config.commands import appdir, config
 from config.privileges import become_service_user
 from database.commands import db
+from storage import StorageError
 from storage.commands import storage
 
 
@@ -30,7 +32,14 @@ class CommandLine(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         with exit_on_problems():
-            return super().invoke(context)
+            try:
+                return super().invoke(context)
+            except DBAPIError as error:
+                raise click.ClickException(f"database: {' '.join(str(error.orig).split())}") from None
+            except BrokenPipeError:
+                raise  # Click ends quietly when nothing reads the output any more.
+            except (StorageError, OSError) as error:
+                raise click.ClickException(str(error)) from None
 
 
 def app_commands(context: click.Context) -> Any:

@@ -68,7 +68,7 @@ def flask_config(settings: Settings) -> dict[str, object]:
         "MAX_FORM_MEMORY_SIZE": settings.security.max_request_size,
         "TRUSTED_HOSTS": settings.security.trusted_hosts or None,
         "PERMANENT_SESSION_LIFETIME": settings.security.session_lifetime,
-        # Else a picture that is answered after its page brings back the session from before that page.
+        # Otherwise a picture that arrives after its page would set the older session cookie again.
         "SESSION_REFRESH_EACH_REQUEST": False,
         # The prefix makes browsers refuse the cookie from another host or without HTTPS, RFC 6265bis 4.1.3.
         "SESSION_COOKIE_NAME": ("__Host-" if secure else "") + settings.app.slug,

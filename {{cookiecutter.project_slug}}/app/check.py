@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import create_app
 from app.command_line import print_rows
 from app.jobs import do_nothing
-from app.services import require_migrated, transaction
+from app.services import check_services, require_migrated, transaction
 from config import ConfigError, Settings, find_app_dir, load, mask
 from config.privileges import become_service_user
 from database import queue_admin, utc_now
@@ -50,14 +50,11 @@ def migrations() -> str:
 
 
 def services() -> str:
-    pings = svcs.flask.get_pings()
-    for ping in pings:
-        try:
-            ping.ping()
-        except Exception as error:  # noqa: BLE001  (each has errors of its own)
-            reason = getattr(error, "orig", None) or error
-            raise ConfigError(f"{ping.name}: {reason}; see where: `python main.py config show`") from None
-    return ", ".join(ping.name.rpartition(".")[2] for ping in pings)
+    found = check_services()
+    for name, error in found.items():
+        if error:
+            raise ConfigError(f"{name}: {getattr(error, 'orig', error)}; see where: `python main.py config show`")
+    return ", ".join(found)
 
 
 def pages() -> str:
@@ -97,7 +94,7 @@ def report(*, as_json: bool) -> bool:
     become_service_user(find_app_dir())
     rows: list[tuple[str, str, str]] = []
     with ExitStack() as stack:
-        # What requests and commands log here says nothing; errors do.
+        # Hide log lines below ERROR while the checks run.
         logging.disable(logging.WARNING)
         stack.callback(logging.disable, logging.NOTSET)
 

@@ -7,30 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import click
-from flask.cli import AppGroup
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy.exc import DBAPIError
 
 from config import printable
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, with times in UTC.")
-
-
-class WrongInput(click.ClickException):
-    """The command is about something that is not there, or cannot be read."""
-
-    exit_code = 2
-
-
-class ServiceGroup(AppGroup):
-    """A group of commands that say in one line what is wrong with the database."""
-
-    def invoke(self, context: click.Context) -> object:
-        try:
-            return super().invoke(context)
-        except DBAPIError as error:
-            raise click.ClickException(f"database: {' '.join(str(error.orig).split())}") from None
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json: bool) -> None:

@@ -8,10 +8,11 @@ import dramatiq
 import svcs
 from dramatiq.errors import DecodeError
 from flask import current_app
+from flask.cli import AppGroup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.command_line import ServiceGroup, as_json, print_rows
+from app.command_line import as_json, print_rows
 from app.services import transaction
 from config import Settings
 from database import queue_admin, utc_now
@@ -19,7 +20,7 @@ from database.broker import DatabaseBroker
 from database.schedule import SCHEDULES, Schedule, ScheduleSlot, send_slot
 
 
-@click.group(cls=ServiceGroup)
+@click.group(cls=AppGroup)
 def queue() -> None:
     """The jobs that wait, run, or have failed."""
     if not isinstance(dramatiq.get_broker(), DatabaseBroker):
@@ -95,7 +96,7 @@ def time(text: str) -> datetime:
         raise ValueError(f"{text!r} is not a time, expected one like 2026-01-31 or 2026-01-31T03:00+01:00") from None
 
 
-@click.group(cls=ServiceGroup)
+@click.group(cls=AppGroup)
 def schedule() -> None:
     """Timed jobs: when they run, how that went, and running them for any date."""
 

@@ -6,13 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
+from wtforms import ValidationError
+
 # Spreadsheets take such a cell for a formula (OWASP: CSV injection), full-width signs included. An apostrophe before
 # it makes it text; one that was there already gets another, so that `read_rows` gives back what was written.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-
-
-class UnusableFile(Exception):
-    """Why a file cannot be read, in words for its user."""
 
 
 def write_rows(stream: BinaryIO, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -28,7 +26,7 @@ def read_rows(stream: BinaryIO, columns: Sequence[str], most: int) -> Iterator[t
     """The rows below a header that names `columns`, each with its number, which counts the header as spreadsheets do.
 
     Raises:
-        UnusableFile: the file is not CSV in UTF-8, has other columns, no rows, or more than `most`.
+        ValidationError: the file is not CSV in UTF-8, has other columns, no rows, or more than `most`.
     """
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     rows = ((number, row) for number, row in enumerate(csv.reader(text, strict=True), 1) if row)
@@ -37,26 +35,28 @@ def read_rows(stream: BinaryIO, columns: Sequence[str], most: int) -> Iterator[t
         number, header = next(rows, (1, []))
         if sorted(header) != sorted(columns):
             found = " ".join(", ".join(header).split())[:60] or "nothing"
-            raise UnusableFile(f"The first row must be {','.join(columns)}, the names of the columns. Found: {found}.")
+            raise ValidationError(
+                f"The first row must be {','.join(columns)}, the names of the columns. Found: {found}."
+            )
         for count, (number, row) in enumerate(rows, 1):
             if count > most:
-                raise UnusableFile(f"This file has too many rows: it may have {most:,} below the header.")
+                raise ValidationError(f"This file has too many rows: it may have {most:,} below the header.")
             if len(row) != len(header):
-                raise UnusableFile(
+                raise ValidationError(
                     f"Row {number} should have {len(header)} columns, but it has {len(row)}. "
                     "A text with a comma or a line break in it needs quotes around it."
                 )
             if "\0" in "".join(row):  # PostgreSQL cannot store it.
-                raise UnusableFile(f"Row {number} is not text.")
+                raise ValidationError(f"Row {number} is not text.")
             cells = (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell for cell in row)
             yield number, dict(zip(header, cells, strict=True))
     except UnicodeDecodeError:
-        raise UnusableFile("This file is not text in UTF-8. Save it as CSV in UTF-8.") from None
+        raise ValidationError("This file is not text in UTF-8. Save it as CSV in UTF-8.") from None
     except csv.Error:
-        raise UnusableFile(
-            f"The row after row {number} cannot be read: a quote is missing or misplaced, or a text is too long."
+        raise ValidationError(
+            f"Row {number + 1}, or one after it, cannot be read: a quote is missing or wrong, or a text is too long."
         ) from None
     finally:
         text.detach()
     if not count:
-        raise UnusableFile("This file has no rows below the header.")
+        raise ValidationError("This file has no rows below the header.")

@@ -4,23 +4,19 @@ import json
 import logging
 import sqlite3
 
-import svcs
 from flask import Flask, current_app, render_template, request
 from jinja2.filters import do_filesizeformat
-from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug import Response, exceptions
 
 import storage
 from app.extensions import wants_json
-from app.services import UPGRADE
 
 logger = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
-    """Answer every error of `app` with a page or a document."""
     app.register_error_handler(exceptions.HTTPException, http_error)
     app.register_error_handler(DBAPIError, database_error)
     app.register_error_handler(PoolTimeout, database_error)
@@ -47,21 +43,10 @@ def http_error(error: exceptions.HTTPException) -> Response:
 
 
 def database_error(error: DBAPIError | PoolTimeout) -> Response:
-    """503 while the database lacks a migration or cannot be reached, 500 for a statement that is wrong.
-
-    A value that the database cannot hold is the client's fault: PostgreSQL takes no NUL in a text.
-    """
-    from database.migrations import pending
-
+    """503 while the database cannot be reached; 400 for a value that it cannot hold, such as NUL on PostgreSQL."""
     if isinstance(error, DataError):
         return http_error(exceptions.BadRequest("The database cannot hold this value."))
     logger.error("database: %s", error, exc_info=error)
-    try:
-        # With all connections in use, the question would only wait for one more.
-        if isinstance(error, DBAPIError) and pending(svcs.flask.get(Engine)):
-            return _unavailable(UPGRADE)
-    except (DBAPIError, PoolTimeout):
-        pass  # A database that cannot even say where it is has failed as `error` says.
     # SQLite calls a statement that is wrong operational, too.
     is_wrong = getattr(getattr(error, "orig", None), "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     if isinstance(error, OperationalError | PoolTimeout) and not is_wrong:
@@ -70,11 +55,9 @@ def database_error(error: DBAPIError | PoolTimeout) -> Response:
 
 
 def storage_error(error: storage.StorageError) -> Response:
-    """404 for a path without a file, 409 for one that has a file already, 503 for a storage that fails."""
+    """404 for a path without a file, 503 for a storage that fails."""
     if isinstance(error, storage.InvalidPath | storage.NotFound):
         return http_error(exceptions.NotFound())
-    if isinstance(error, storage.AlreadyExists):
-        return http_error(exceptions.Conflict())
     logger.error("storage: %s", error, exc_info=error)
     return _unavailable("The files cannot be reached. Please try again.")
 

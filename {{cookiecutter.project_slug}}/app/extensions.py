@@ -23,7 +23,6 @@ login_manager = LoginManager()
 
 
 def register(app: Flask) -> None:
-    """Attach the extensions to `app`."""
     with app.app_context():
         app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
     for extension in (csrf, limiter, login_manager):

@@ -52,7 +52,7 @@ def send(disk: str, path: str) -> Response:
     if until <= time.time():
         abort(403, "This link has expired.")
     storage = svcs.flask.get(Disks).get(disk) or abort(404)
-    # The tag first: if the file is replaced meanwhile, it belongs to the older one, and is asked for again.
+    # Tag first: if the file is replaced in between, the tag is the old one, and the browser asks again.
     entry = storage.stat(path)
     stream = storage.reader(path)
     name = PurePosixPath(path)

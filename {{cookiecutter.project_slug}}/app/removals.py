@@ -32,6 +32,5 @@ def remove_unnamed(disk: str, folder: str, named: Collection[str]) -> None:
 
 @dramatiq.actor
 def remove_file(disk: str, path: str) -> None:
-    """Remove a file, if it is still there."""
     with suppress(NotFound):
         svcs.flask.get(Disks)[disk].remove(path)

@@ -40,7 +40,7 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def read_the_rest(response: Response) -> Response:
-        """A proxy that still sends when the connection is closed says 502, whatever the response was."""
+        """If the connection closes while a proxy still sends, it answers 502 and drops this response."""
         if settings.web.trusted_proxies:
             while request.environ["wsgi.input"].read(1 << 16):
                 pass

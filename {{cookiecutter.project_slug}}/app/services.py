@@ -1,12 +1,12 @@
 """What the service is made of, by type: `svcs.flask.get(Session)` gives the one of the running request or job."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import dramatiq
 import svcs
-from flask import Flask, g, has_app_context, has_request_context, request
+from flask import Flask, current_app, g, has_app_context, has_request_context, request
 from sqlalchemy import URL, Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -70,6 +70,23 @@ def require_migrated(app: Flask) -> None:
         raise ConfigError(f"database: {reason}; see where: `python main.py config show`") from None
 
 
+def check_services() -> dict[str, Exception | None]:
+    """What is wrong with each part that a request may need; None for one that works."""
+    # What operators call the services.
+    names = {"Engine": "database", "Disks": "storage", type(dramatiq.get_broker()).__name__: "queue"}
+    checks: dict[str, Callable[[], None]] = {"migrations": lambda: require_migrated(current_app)}
+    for ping in svcs.flask.get_pings():
+        kind = ping.name.rpartition(".")[2]
+        checks[names.get(kind, kind.lower())] = ping.ping
+    found: dict[str, Exception | None] = dict.fromkeys(checks)
+    for name, check in checks.items():
+        try:
+            check()
+        except Exception as error:  # noqa: BLE001  (a part may fail as it likes; the caller tells of it)
+            found[name] = error
+    return found
+
+
 @contextmanager
 def transaction(app: Flask) -> Iterator[Session]:
     """An app context whose session is committed at the end, or rolled back by an exception."""
@@ -90,6 +107,8 @@ def current_session() -> Session | None:
 def _engine(settings: Settings) -> Engine:
     database = settings.database
     try:
+        if database.url.startswith("sqlite"):
+            raise ValueError("expected nothing for SQLite, which is in the app folder")
         return connect(
             database.url or URL.create("sqlite", database=str(settings.app_dir.database)),
             timeout=database.timeout,
@@ -110,14 +129,8 @@ def _broker(app: Flask, engine: Engine, settings: Settings) -> dramatiq.Broker:
         except ValueError as error:
             raise settings.wrong("queue.url", queue.url, error) from None
     else:
-        broker = DatabaseBroker(
-            engine,
-            current_session,
-            lease=queue.lease,
-            max_deliveries=queue.max_deliveries,
-            poll_interval=queue.poll_interval,
-        )
-    # The first to begin are the last to end: what these do afterwards must not keep a failed job from being retried.
+        broker = DatabaseBroker(engine, current_session, lease=queue.lease)
+    # Hooks after a job run in reverse order, so these come last: an error in them must not stop Dramatiq's retry.
     first = type(broker.middleware[0])
     broker.add_middleware(AppContext(app, transaction), before=first)
     broker.add_middleware(SlotOutcomes(engine), before=first)

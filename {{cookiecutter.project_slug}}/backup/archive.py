@@ -36,7 +36,7 @@ def create(settings: Settings, folder: Path | None = None) -> Path:
 
     Raises `BackupError` if it could not be done. Without `folder`, the settings say where it goes.
     """
-    folder, now = folder or folder_of(settings), f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    folder, now = folder or settings.app_dir.path / settings.backup.folder, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     path = folder / f"{settings.app.slug}-{now}.tar.gz"
     partial = folder / f"{PARTIAL}{path.name}"
     with _one_line(path), partial.open("xb") as file:
@@ -57,11 +57,6 @@ def create(settings: Settings, folder: Path | None = None) -> Path:
         if time.time() - left.stat().st_mtime > DAY:  # Its backup was killed.
             left.unlink(missing_ok=True)
     return path
-
-
-def folder_of(settings: Settings) -> Path:
-    """Where the settings put backups."""
-    return settings.app_dir.path / (settings.backup.folder or settings.app_dir.backups)
 
 
 def backups_in(folder: Path, settings: Settings) -> list[Path]:

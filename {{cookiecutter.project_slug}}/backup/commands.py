@@ -36,7 +36,7 @@ def create(folder: str | None) -> None:
 def list_backups() -> None:
     """Show the backups where `backup create` puts them, oldest first, with their sizes in bytes."""
     settings = load()
-    for path in archive.backups_in(archive.folder_of(settings), settings):
+    for path in archive.backups_in(settings.app_dir.path / settings.backup.folder, settings):
         click.echo(f"{path.stat().st_size:>14}  {path}")
 
 

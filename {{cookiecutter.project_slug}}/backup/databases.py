@@ -17,7 +17,6 @@ class BackupError(ClickException):
 
 
 def database_url(settings: Settings) -> URL:
-    """Where the tables are."""
     given = settings.database.url
     return make_url(given) if given else URL.create("sqlite", database=str(settings.app_dir.database))
 

@@ -7,7 +7,6 @@ import re
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,76 +45,51 @@ class AppDir:
 
     @property
     def env_file(self) -> Path:
-        """Secrets and environment variables of this installation."""
         return self.path / ".env"
 
     @property
     def config(self) -> Path:
-        """Settings that go before those of the project."""
         return self.path / "config"
 
     @property
     def data(self) -> Path:
-        """The SQLite database, and files that only the service reads."""
         return self.path / "data"
 
     @property
     def database(self) -> Path:
-        """The database, if no other is set."""
         return self.data / "app.sqlite3"
 
     @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
     def error_log(self) -> Path:
-        """The errors of all processes, a JSON object a line."""
-        return self.logs / "errors.jsonl"
+        return self.path / "logs/errors.jsonl"
 
-    @property
-    def backups(self) -> Path:
-        """Backups, if the settings name no other folder."""
-        return self.path / "backups"
+    def make(self, user: str | None = None, group: str | None = None) -> None:
+        """Make what is missing, with a secret, and set modes; owners as well, if they are given.
 
-    def make(self, user: str | None = None, group: str | None = None) -> list[str]:
-        """Make what is missing, with a secret, and mend modes and owners; returns a line for each change.
-
-        Args:
-            user: the service's user, who will own what the service writes; owners stay as they are, if not given.
-            group: the group that may read what the service reads; it stays as it is, if not given.
-
-        Raises:
-            ConfigError: the user or group is unknown, or something else stands in the place of a folder.
+        The user owns what the service writes, and root the rest; the group may read all of it. Raises `ConfigError`.
         """
-        lines: list[str] = []
         try:
-            for place, mode, uid, gid, reason in self._wrong(user, group):
-                if stat.S_ISDIR(mode):
-                    with suppress(FileExistsError):
-                        place.mkdir(0o750, parents=place == self.path)
-                # No link is followed: the service could have put one in its place.
-                kind = os.O_DIRECTORY if stat.S_ISDIR(mode) else os.O_CREAT
-                descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | kind, 0o600)
-                try:
-                    os.fchown(descriptor, uid, gid)
-                    os.fchmod(descriptor, stat.S_IMODE(mode if group else mode & os.fstat(descriptor).st_mode))
-                finally:
-                    os.close(descriptor)
-                lines.append(f"{place}: {reason} (mended)")
-            descriptor = os.open(self.env_file, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "r+", encoding="utf-8") as file:
+            uid, gid = pwd.getpwnam(user).pw_uid if user else -1, grp.getgrnam(group).gr_gid if group else -1
+            others = os.geteuid() if user else -1
+            for name, part in {"": Part(written=False), **PARTS}.items():
+                with suppress(FileExistsError):
+                    (self.path / name).mkdir(parents=not name)
+                owner = uid if part.written else others
+                os.close(_settle(self.path / name, os.O_DIRECTORY, 0o750, owner, gid))
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+            with os.fdopen(_settle(self.env_file, flags, 0o640, others, gid), "r+", encoding="utf-8") as file:
                 if not SECRET.search(file.read()):
                     file.write(f"\nSECRET_KEY={secrets.token_urlsafe(32)}\n")
-                    lines.append(f"{self.env_file}: a new secret was written")
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]}; create it, or name another one") from None
         except OSError as error:
             raise ConfigError(f"{error.filename}: cannot be made or mended: {error.strerror}") from None
-        return lines
 
-    def check(self, user: str | None = None, group: str | None = None) -> list[str]:
-        """A line for everything that `make` would mend, and for settings that others could change."""
-        lines = [f"{place}: {reason}; run `{MAKE}`" for place, *_, reason in self._wrong(user, group)]
-        return lines + self.exposed()
+    def check(self) -> list[str]:
+        """A line for everything that is missing or a link, and for settings that others could change."""
+        places = [self.path / name for name in ("", ".env", *PARTS)]
+        wrong = [place for place in places if place.is_symlink() or not place.exists()]
+        return [f"{place}: is missing, or a link; run `{MAKE}`" for place in wrong] + self.exposed()
 
     def exposed(self) -> list[str]:
         """A line for each place where others could change the code that runs, or read the secret."""
@@ -126,28 +100,11 @@ class AppDir:
                 lines.append(f"{place}: others may reach it; run `chmod {mend} {shlex.quote(str(place))}`")
         return lines
 
-    def _wrong(self, user: str | None, group: str | None) -> Iterator[tuple[Path, int, int, int, str]]:
-        """What is missing or not as it should be: place, mode, owner and group (-1: any), and a reason for people."""
-        try:
-            uid, gid = pwd.getpwnam(user).pw_uid if user else -1, grp.getgrnam(group).gr_gid if group else -1
-        except KeyError as error:
-            raise ConfigError(f"{error.args[0]}; create it, or name another one") from None
-        for name, part in {"": Part(written=False), **PARTS, ".env": Part(written=False)}.items():
-            place, mode = self.path / name, stat.S_IFREG | 0o640 if name == ".env" else stat.S_IFDIR | 0o750
-            # What the service only reads is root's.
-            owner = uid if part.written or uid == -1 else os.geteuid()
-            try:
-                status = place.lstat()
-            except OSError:
-                yield place, mode, owner, gid, "is missing"
-                continue
-            # Without a group, a mode may be narrower.
-            allowed = mode if group else mode & (status.st_mode | ~0o777)
-            found = status.st_mode, status.st_uid, status.st_gid
-            wanted = allowed, owner if user else status.st_uid, gid if group else status.st_gid
-            if found != wanted:
-                yield place, mode, owner, gid, f"found {_shown(*found)}, expected {_shown(*wanted)}"
 
-
-def _shown(mode: int, uid: int, gid: int) -> str:
-    return f"{stat.filemode(mode)} {uid}:{gid}"
+def _settle(place: Path, flags: int, mode: int, uid: int, gid: int) -> int:
+    """Open a place, but no link that the service could have put there, and give it its mode and owners."""
+    descriptor = os.open(place, flags | os.O_NOFOLLOW, 0o600)
+    os.fchown(descriptor, uid, gid)
+    # What is narrower stays so, unless it is for a group.
+    os.fchmod(descriptor, mode if gid != -1 else mode & os.fstat(descriptor).st_mode)
+    return descriptor

@@ -11,9 +11,6 @@ import msgspec
 from config import SECTIONS, find_app_dir, load, mask
 from config.settings import source_of
 
-of_user = click.option("--user", help="The service's user, who owns what it writes. As it is, if not given.")
-of_group = click.option("--group", help="The group that may read it. As it is, if not given.")
-
 
 @click.group()
 def config() -> None:
@@ -37,23 +34,20 @@ def appdir() -> None:
 
 
 @appdir.command()
-@of_user
-@of_group
+@click.option("--user", help="The service's user, who owns what it writes. As it is, if not given.")
+@click.option("--group", help="The group that may read it. As it is, if not given.")
 def make(user: str | None, group: str | None) -> None:
     """Make what is missing, with a fresh secret, and mend modes and owners. What is in files stays as it is."""
     folder = find_app_dir()
-    for line in folder.make(user, group):
-        click.echo(line)
+    folder.make(user, group)
     click.echo(f"ok: {folder.path}")
 
 
 @appdir.command()
-@of_user
-@of_group
-def check(user: str | None, group: str | None) -> None:
+def check() -> None:
     """Exit with 0 if there is nothing to mend, with 1 and a line for each thing if there is."""
     folder = find_app_dir()
-    lines = folder.check(user, group)
+    lines = folder.check()
     click.echo("\n".join(lines) or f"ok: {folder.path}")
     sys.exit(1 if lines else 0)
 

@@ -2,8 +2,4 @@
 
 
 class ConfigError(Exception):
-    """Settings, or the app folder, are wrong. `problems` holds one line for each thing, naming file and key."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+    """Settings, or the app folder, are wrong. One line for each thing, naming file and key."""

@@ -59,7 +59,7 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     for name in values:
         wrong(name, f"unknown section, expected one of {', '.join(SECTIONS)}")
     if problems:
-        raise ConfigError(*problems)
+        raise ConfigError("\n".join(problems))
     return Settings(environment=environment, root=root, app_dir=app_dir, origins=origins, **sections)
 
 
@@ -74,7 +74,6 @@ def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) ->
 
 
 def project_version(root: Path = ROOT) -> str:
-    """The version in `pyproject.toml`."""
     return str(_project(root)["version"])
 
 
@@ -103,7 +102,7 @@ def _env_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if broken := [binding for binding in bindings if binding.error or (binding.key and binding.value is None)]:
-        raise ConfigError(*(f"{path}:{binding.original.line}: expected NAME=value" for binding in broken))
+        raise ConfigError("\n".join(f"{path}:{binding.original.line}: expected NAME=value" for binding in broken))
     return {binding.key: binding.value or "" for binding in bindings if binding.key}
 
 

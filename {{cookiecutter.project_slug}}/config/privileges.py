@@ -9,8 +9,8 @@ from config.appdir import AppDir
 def become_service_user(folder: AppDir) -> None:
     """Root becomes whoever owns the folder `data`, which is who the service runs as; others stay who they are.
 
-    What a command makes then belongs to the service, which else could not write it. And the service, which may fill its
-    folders with links, cannot make root write behind them.
+    What a command makes then belongs to the service, and a link that the service has planted cannot make root write
+    elsewhere.
     """
     try:
         owner = folder.data.stat()

@@ -12,7 +12,7 @@ SHORTEST_SECRET = 32
 def require_safe(settings: Settings) -> None:
     """Refuse to run with settings that would put the service at risk; raises `ConfigError` with a line for each."""
     if problems := list(_problems(settings)):
-        raise ConfigError(*problems)
+        raise ConfigError("\n".join(problems))
 
 
 def _problems(settings: Settings) -> Iterator[str]:

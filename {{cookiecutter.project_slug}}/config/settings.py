@@ -45,9 +45,7 @@ class Queue(Struct, frozen=True):
     processes: Positive
     threads: Positive
     lease: Seconds
-    max_deliveries: Positive
     shutdown_timeout: Positive
-    poll_interval: Seconds
     failed_days: Positive
 
 

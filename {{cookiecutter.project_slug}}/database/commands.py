@@ -22,7 +22,6 @@ def db(words: tuple[str, ...]) -> None:
     """
     from alembic.config import CommandLine
     from alembic.util import CommandError
-    from sqlalchemy.exc import DBAPIError
 
     from database.migrations import alembic_config
 
@@ -34,5 +33,3 @@ def db(words: tuple[str, ...]) -> None:
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
         raise click.ClickException(str(error)) from None
-    except DBAPIError as error:
-        raise click.ClickException(f"database: {error.orig}") from None

@@ -19,7 +19,6 @@ def alembic_config(engine: Engine | None = None) -> Config:
 
 @functools.cache
 def scripts() -> ScriptDirectory:
-    """The revisions in `versions/`."""
     return ScriptDirectory.from_config(alembic_config())
 
 

@@ -9,7 +9,7 @@ from database.base import Base, database_time, utc_now
 
 
 class RateLimit(Base):
-    """Hits of a key from `started` to `expires`, in seconds since the epoch. None count that start in the future."""
+    """Hits of a key from `started` to `expires`, in seconds since the epoch. A window of the future has expired."""
 
     __tablename__ = "rate_limit"
     key: Mapped[str] = mapped_column(String(255), primary_key=True)

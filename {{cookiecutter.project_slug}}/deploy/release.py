@@ -9,7 +9,7 @@ socket that systemd holds: a new one starts beside the old one, which ends once 
 fails, and what does not start was never live. A file LIVE in a release says that it has been live.
 """
 
-# ruff: noqa: D103, S603  (a script that prints, and runs the host's programs)
+# ruff: noqa: S603  (a script that prints, and runs the host's programs)
 
 import argparse
 import configparser
@@ -63,7 +63,7 @@ FILES = {
     "/etc/nginx/conf.d/default-closed.conf": "nginx/default.conf",
     "/usr/local/bin/{slug}": "command",
 }
-# No release may bring these: secrets, what belongs into the app folder, and what a release is given here.
+# No release may bring these: secrets, what belongs in the app folder, and what a release is given here.
 RESERVED = {".env", "instance", "secrets", "media", "data", "logs", "RELEASE", "LIVE", ".venv"}
 # Bytes that one header of an archive may have, and all its files.
 PIECE, LARGEST = 1 << 20, 300 << 20
@@ -94,7 +94,6 @@ class Site:
 
     @property
     def shared(self) -> Path:
-        """The app folder."""
         return self.root / "shared"
 
     @property
@@ -105,7 +104,6 @@ class Site:
         return self.root / "releases" / release
 
     def web(self, release: str) -> str:
-        """The unit that serves a release."""
         return f"{self.slug}@{release}.service"
 
     def live(self) -> str:

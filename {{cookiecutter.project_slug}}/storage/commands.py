@@ -7,23 +7,11 @@ import click
 
 from config import find_app_dir, load
 from config.privileges import become_service_user
-from storage import Storage, StorageError
+from storage import Storage
 from storage.disks import open_disks
 
 
-class StorageGroup(click.Group):
-    """Prints errors as one line."""
-
-    def invoke(self, context: click.Context) -> object:
-        try:
-            return super().invoke(context)
-        except BrokenPipeError:
-            raise  # Click ends quietly when nothing reads the output any more.
-        except (StorageError, OSError) as error:
-            raise click.ClickException(str(error)) from None
-
-
-@click.group(cls=StorageGroup)
+@click.group()
 @click.option("--disk", default="default", show_default=True, help="Its name in config/storage.yaml.")
 @click.pass_context
 def storage(context: click.Context, disk: str) -> None:

@@ -41,7 +41,9 @@ def normalise(path: str, *, folder: bool = False) -> str:
     if ".." in names or not (names or folder):
         raise InvalidPath(f"{path!r}: expected names with / between them, and without `..`")
     size = len(path.encode())
-    if size > LONGEST_PATH or (size > LONGEST_NAME and max(len(name.encode()) for name in names) > LONGEST_NAME):
+    if size > LONGEST_PATH or (
+        size > LONGEST_NAME and max((len(name.encode()) for name in names), default=0) > LONGEST_NAME
+    ):
         raise InvalidPath(f"{path[:40]!r}…: longer than {LONGEST_PATH} bytes, or a name longer than {LONGEST_NAME}")
     normal = "/".join(names)
     if f"/{PARTIAL}" in f"/{normal}":

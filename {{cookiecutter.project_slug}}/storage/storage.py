@@ -81,7 +81,6 @@ class Storage:
         self.backend.remove(normalise(path))
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file at the path."""
         with suppress(NotFound):
             self.stat(path)
             return True

@@ -115,7 +115,7 @@ def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     """Settings of an installation that keeps its data in the test's own folder."""
     folder = AppDir(tmp_path / "app")
     folder.data.mkdir(parents=True)
-    folder.logs.mkdir()
+    (folder.path / "logs").mkdir()
     log = json.dumps(shipped_settings.logging).replace(str(shipped_settings.app_dir.path), str(folder.path))
     return msgspec.structs.replace(shipped_settings, app_dir=folder, logging=json.loads(log))
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backup import BackupError, archive
+from backup import archive
 from backup.archive import backups_in, create, restore, verify
+from backup.databases import BackupError
 from config import Settings
 from database import connect
 from tests.infrastructure.backup.conftest import FILES, LEFT_OUT
@@ -51,7 +52,7 @@ def test_nothing_is_left_of_one_that_failed(settings: Settings, monkeypatch: pyt
     monkeypatch.setattr(archive, "write", full)
     with pytest.raises(BackupError, match=r"No space left on device$"):
         create(settings)
-    assert [path.name for path in settings.app_dir.backups.iterdir()] == ["old.tar.gz"]
+    assert [path.name for path in (settings.app_dir.path / "backups").iterdir()] == ["old.tar.gz"]
 
 
 def test_a_folder_in_use_is_not_restored_into(settings: Settings, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_folder_in_use_is_not_restored_into(settings: Settings, tmp_path: Path
 def dated(settings: Settings, days: int) -> Path:
     """A backup as if it had been made so many days from now."""
     moment = datetime.now(UTC) + timedelta(days=days)
-    path = settings.app_dir.backups / f"{settings.app.slug}-{moment:%Y%m%dT%H%M%SZ}.tar.gz"
+    path = settings.app_dir.path / "backups" / f"{settings.app.slug}-{moment:%Y%m%dT%H%M%SZ}.tar.gz"
     path.write_bytes(b"")
     return path
 
@@ -74,14 +75,14 @@ def dated(settings: Settings, days: int) -> Path:
 def test_the_oldest_ones_go_and_the_new_one_stays(settings: Settings) -> None:
     old = [dated(settings, -day) for day in range(1, 10)]
     path = create(settings)
-    assert backups_in(settings.app_dir.backups, settings) == [*reversed(old[: settings.backup.keep - 1]), path]
+    assert backups_in(settings.app_dir.path / "backups", settings) == [*reversed(old[: settings.backup.keep - 1]), path]
 
 
 def test_backups_that_a_wrong_clock_has_dated_go_first(settings: Settings) -> None:
     wrong = [dated(settings, 1400 + day) for day in range(settings.backup.keep)]
     right = dated(settings, -1)
     path = create(settings)
-    kept = backups_in(settings.app_dir.backups, settings)
+    kept = backups_in(settings.app_dir.path / "backups", settings)
     assert kept[:2] == [right, path]
     assert kept[2:] == wrong[2:]
 
@@ -95,7 +96,7 @@ def test_none_goes_for_one_that_cannot_be_read_back(settings: Settings, monkeypa
     monkeypatch.setattr(archive, "verify", damaged)
     with pytest.raises(BackupError):
         create(settings)
-    assert len(backups_in(settings.app_dir.backups, settings)) == len(old)
+    assert len(backups_in(settings.app_dir.path / "backups", settings)) == len(old)
 
 
 def test_a_database_that_is_damaged_is_not_backed_up(settings: Settings) -> None:

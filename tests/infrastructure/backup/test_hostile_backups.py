@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from backup import BackupError
 from backup.archive import create, restore, verify
+from backup.databases import BackupError
 from config import Settings
 
 Members = list[tuple[tarfile.TarInfo, bytes]]

@@ -49,17 +49,18 @@ def test_a_second_time_changes_nothing(folder: AppDir) -> None:
     folder.make()
     (folder.config / "queue.yaml").write_text("threads: 2")
     before = state(folder)
-    assert folder.make() == []
+    folder.make()
     assert state(folder) == before
 
 
 def test_what_is_missing_or_open_is_said_and_mended(folder: AppDir) -> None:
     folder.make()
-    folder.logs.rmdir()
-    folder.data.chmod(0o777)
+    (folder.path / "logs").rmdir()
+    folder.config.chmod(0o777)
     folder.env_file.chmod(0o604)
     found = folder.check()
-    assert [line.split(":")[0] for line in found[:3]] == [str(folder.data), str(folder.logs), str(folder.env_file)]
+    places = [folder.path / "logs", folder.config, folder.env_file]
+    assert {line.split(":")[0] for line in found} == {str(place) for place in places}
     assert "run `python main.py appdir make`" in found[0]
     folder.make()
     assert folder.check() == []
@@ -101,10 +102,9 @@ def test_the_service_owns_what_it_writes_and_may_read_the_rest(folder: AppDir) -
         assert (status.st_uid, status.st_gid) == (uid if part.written else 0, gid), name
     status = folder.env_file.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (0, gid, 0o640)
-    assert folder.check(USER, GROUP) == []
-    os.chown(folder.data, 0, 0)
-    [line] = folder.check(USER, GROUP)
-    assert f"found drwxr-x--- 0:0, expected drwxr-x--- {uid}:{gid}" in line
+    # Made once more without them, it stays readable for the service.
+    folder.make()
+    assert folder.env_file.stat()[:6] == status[:6]
 
 
 def test_an_unknown_user_or_group_is_named(folder: AppDir) -> None:
@@ -120,6 +120,5 @@ def test_the_commands_say_what_they_did_and_whether_all_is_well(folder: AppDir) 
     assert result.exit_code == 1
     made = run(folder, "make")
     assert made.exit_code == 0
-    assert f"{folder.data}: is missing (mended)" in made.output.splitlines()
     assert run(folder, "check").output == f"ok: {folder.path}\n"
     assert run(folder, "make").output == f"ok: {folder.path}\n"

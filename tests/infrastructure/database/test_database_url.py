@@ -13,10 +13,8 @@ def test_a_url_of_no_supported_database_is_refused() -> None:
         "": "expected a URL like postgresql://user:password@host/name",
         "data/app.sqlite3": "expected a URL like postgresql://user:password@host/name",
         "postgresql://host:port/name": "expected a URL like postgresql://user:password@host/name",
-        "sqlite://data/app.sqlite3": "expected sqlite:///path, with three slashes",
-        "sqlite://": "expected sqlite:///path, with three slashes",
-        "mysql+pymysql://host/name": "mysql is not supported, expected sqlite or postgresql",
-        "postgres://host/name": "postgres is not supported, expected sqlite or postgresql",
+        "mysql+pymysql://host/name": "mysql is not supported, expected postgresql",
+        "postgres://host/name": "postgres is not supported, expected postgresql",
     }
     for url, reason in expected.items():
         with pytest.raises(ValueError, match=f"^{reason}$"):

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 
 from config import AppDir
 from database import connect
-from database.commands import db
 from database.migrations import applied
+from main import cli
 from tests.infrastructure.database.conftest import REVISIONS
 
 
@@ -34,7 +34,7 @@ def database(folder: AppDir) -> Iterator[Engine]:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(db, arguments)
+    return CliRunner().invoke(cli, ["db", *arguments])
 
 
 def refusal(*arguments: str) -> str:

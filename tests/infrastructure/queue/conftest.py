@@ -84,13 +84,14 @@ OpenQueue = Callable[..., Queue]
 @pytest.fixture
 def open_queue(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenQueue]:
     """Opens the queue as a process does. Each has an engine of its own."""
+    monkeypatch.setattr("database.broker.LONGEST_PAUSE", 0.02)
     monkeypatch.setattr(dramatiq.worker, "CONSUMER_RESTART_DELAY_SECS", 0.02)
     monkeypatch.setattr(dramatiq.worker, "POST_PROCESS_MESSAGE_RETRY_DELAY_SECS", 0.02)
     opened: list[Queue] = []
 
     def open_queue(*, threads: int = 1, **options: Any) -> Queue:
         engine = connect(place.database)
-        broker = DatabaseBroker(engine, lambda: found.session, poll_interval=0.02, **options)
+        broker = DatabaseBroker(engine, lambda: found.session, **options)
         # What a worker tells it; here, a test takes messages itself.
         broker.emit_before("worker_boot", SimpleNamespace(worker_threads=threads))
         found = Queue(broker, engine)

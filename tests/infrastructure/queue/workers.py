@@ -18,6 +18,7 @@ import dramatiq
 import dramatiq.worker
 from sqlalchemy import func, select
 
+from database import broker as database_broker
 from database import connect
 from database.broker import DatabaseBroker, QueueMessage
 from database.server_brokers import open_server_broker
@@ -51,10 +52,11 @@ class Place:
     def open(self) -> Iterator[dramatiq.Broker]:
         """A broker with jobs, which is closed in the end."""
         engine = connect(self.database)
+        database_broker.LONGEST_PAUSE = 0.02
         if self.queue:
             broker = open_server_broker(self.queue, lambda: None, lease=self.lease)
         else:
-            broker = DatabaseBroker(engine, lambda: None, lease=self.lease, poll_interval=0.02)
+            broker = DatabaseBroker(engine, lambda: None, lease=self.lease)
         declare_jobs(broker, self)
         yield broker
         broker.close()

@@ -2,15 +2,13 @@
 
 from flask import Flask
 
-from app.accounts import jobs
 from app.accounts.commands import user
 from app.accounts.models import User
 from app.accounts.views import blueprint
 
-__all__ = ["User", "jobs", "register"]
+__all__ = ["User", "register"]
 
 
 def register(app: Flask) -> None:
-    """Add the feature to `app`."""
     app.register_blueprint(blueprint)
     app.cli.add_command(user)

@@ -7,6 +7,7 @@ import sys
 import click
 import svcs
 from flask import current_app
+from flask.cli import AppGroup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
@@ -14,14 +15,14 @@ from werkzeug.datastructures import MultiDict
 from app.accounts.forms import RegisterForm
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import hash_password
-from app.command_line import ServiceGroup, WrongInput, as_json, print_rows
+from app.command_line import as_json, print_rows
 from app.services import transaction
 from config import Settings
 
 audit = logging.getLogger("app.audit")
 
 
-@click.group(cls=ServiceGroup)
+@click.group(cls=AppGroup)
 def user() -> None:
     """Accounts and administrators."""
 
@@ -35,7 +36,7 @@ def create(name: str, email: str, admin: bool) -> None:
     form, hashed = _ask_for_password(name, email, "username", "password", *(["email"] if email else []))
     account = User(username=form.username.data, email=form.email.data or "", password_hash=hashed, is_admin=admin)
     if find_user(account.username):
-        raise WrongInput(f"{account.username!r}: this name is taken")
+        raise click.ClickException(f"{account.username!r}: this name is taken")
     with transaction(current_app) as session:
         session.add(account)
     _report("user.create", account, "created as an administrator" if admin else "created", admin=admin)
@@ -76,7 +77,7 @@ def list_users(as_json: bool) -> None:
 def _find(name: str) -> User:
     account = find_user(name.strip()) if name.isprintable() else None
     if account is None:
-        raise WrongInput(f"{name!r}: there is no such account; see: python main.py user list")
+        raise click.ClickException(f"{name!r}: there is no such account; see: python main.py user list")
     return account
 
 
@@ -90,11 +91,11 @@ def _ask_for_password(name: str, email: str, *fields: str) -> tuple[RegisterForm
     else:
         password = sys.stdin.buffer.readline().decode(errors="surrogateescape").rstrip("\r\n")
     if not f"{name}{email}{password}".isprintable():
-        raise WrongInput("name, address and password must be printable text in UTF-8")
+        raise click.ClickException("name, address and password must be printable text in UTF-8")
     form = RegisterForm(MultiDict({"username": name, "email": email, "password": password}), meta={"csrf": False})
     form.validate()
     if problems := [f"{field}: {message}" for field in fields for message in form[field].errors]:
-        raise WrongInput("; ".join(problems))
+        raise click.ClickException("; ".join(problems))
     return form, hash_password(password, svcs.flask.get(Settings).security.argon2)
 
 

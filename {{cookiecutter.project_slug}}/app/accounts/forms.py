@@ -4,20 +4,17 @@ from typing import Any
 
 import svcs
 from flask_wtf import FlaskForm
-from flask_wtf.file import FileField, FileRequired, FileSize
-from jinja2.filters import do_filesizeformat
+from flask_wtf.file import FileField, FileRequired
 from wtforms import EmailField, PasswordField, StringField, ValidationError
 from wtforms.validators import DataRequired, Length, Regexp
 
-from app.accounts.pictures import FORMATS, UnusablePicture, check_picture
+from app.accounts.pictures import FORMATS, check_picture
 from config import Settings
 
 LONGEST_PASSWORD = 128
 
 
 class RegisterForm(FlaskForm):
-    """A new account."""
-
     username = StringField(
         "User name",
         filters=[lambda name: name and name.strip().lower()],
@@ -63,8 +60,6 @@ class RegisterForm(FlaskForm):
 
 
 class LoginForm(FlaskForm):
-    """Name and password."""
-
     username = StringField(
         "User name",
         filters=[lambda name: name and name.strip().lower()],
@@ -79,26 +74,13 @@ class LoginForm(FlaskForm):
 
 
 class PictureForm(FlaskForm):
-    """A file to become the user's picture."""
-
     picture = FileField(
         "Picture",
+        description="JPEG, PNG or WebP. Everybody can see it.",
         render_kw={"accept": ",".join(FORMATS.values())},
         validators=[FileRequired("Choose a picture.")],
     )
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.largest = svcs.flask.get(Settings).security.max_upload_size
-        self.picture.description = (
-            f"JPEG, PNG or WebP, at most {do_filesizeformat(self.largest)}. Everybody can see it."
-        )
-
     def validate_picture(self, field: FileField) -> None:
-        """A whole picture that is small enough."""
-        FileSize(self.largest, message=f"Use a file of at most {do_filesizeformat(self.largest)}.")(self, field)
-        try:
-            check_picture(field.data.stream, field.data.mimetype)
-        except UnusablePicture as error:
-            raise ValidationError(str(error)) from None
+        check_picture(field.data.stream, field.data.mimetype)
         field.data.stream.seek(0)

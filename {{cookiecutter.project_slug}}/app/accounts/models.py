@@ -46,7 +46,6 @@ class User(UserMixin, Base):
     picture_upload: Mapped[str | None] = mapped_column(String(40))
 
     def get_id(self) -> str:
-        """What Flask-Login keeps in the session."""
         return self.session_key
 
     @property
@@ -56,7 +55,6 @@ class User(UserMixin, Base):
 
 
 def find_user(username: str) -> User | None:
-    """The user of that name, in any case."""
     return svcs.flask.get(Session).scalar(select(User).where(User.username == username.lower()))
 
 

@@ -10,7 +10,6 @@ from config.settings import Argon2
 
 
 def hash_password(password: str, cost: Argon2) -> str:
-    """An argon2id hash, with its salt and parameters."""
     return _hasher(cost).hash(password)
 
 

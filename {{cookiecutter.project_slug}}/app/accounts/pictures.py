@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
+from wtforms import ValidationError
 
 # What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -19,31 +20,27 @@ SIDE = 512
 decoding = threading.Lock()
 
 
-class UnusablePicture(Exception):
-    """Why a file cannot be a picture, in words for the user."""
-
-
 def check_picture(stream: BinaryIO, media_type: str) -> None:
-    """Raise `UnusablePicture` unless the file is a whole picture of the media type that the browser has named."""
+    """Raise `ValidationError` unless the file is a whole picture of the media type that the browser has named."""
     if not stream.read(1):
-        raise UnusablePicture("This file is empty.")
+        raise ValidationError("This file is empty.")
     stream.seek(0)
     try:
         with decoding, Image.open(stream, formats=tuple(FORMATS)) as image:
             # A photo with a second one behind it is called MPO.
             found = "JPEG" if image.format == "MPO" else image.format or ""
             if media_type != FORMATS[found]:
-                raise UnusablePicture(f"This file says it is {media_type}, but it is a {found} picture.")
+                raise ValidationError(f"This file says it is {media_type}, but it is a {found} picture.")
             if image.width * image.height > MOST_MEGAPIXELS[found] * 1_000_000:
-                raise UnusablePicture(TOO_MANY_PIXELS)
+                raise ValidationError(TOO_MANY_PIXELS)
             image.draft("RGB", (SIDE, SIDE))
             image.load()
-    except UnusablePicture:
+    except ValidationError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UnusablePicture(TOO_MANY_PIXELS) from None
+        raise ValidationError(TOO_MANY_PIXELS) from None
     except Exception:  # noqa: BLE001  (Pillow's decoders raise anything for a damaged file)
-        raise UnusablePicture("This is not a JPEG, PNG or WebP picture, or it is damaged.") from None
+        raise ValidationError("This is not a JPEG, PNG or WebP picture, or it is damaged.") from None
 
 
 def small_picture(stream: BinaryIO) -> bytes:

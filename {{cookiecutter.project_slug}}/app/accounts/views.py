@@ -27,7 +27,6 @@ login_manager.login_view = "accounts.login"
 @blueprint.route("/register", methods=["GET", "POST"])
 @rate_limited("register")
 def register() -> ResponseReturnValue:
-    """Create an account and log in."""
     if current_user.is_authenticated:
         return redirect(url_for("index"))
     form = RegisterForm()
@@ -80,7 +79,6 @@ def logout() -> ResponseReturnValue:
 
 @blueprint.get("/profile/<username>")
 def profile(username: str) -> ResponseReturnValue:
-    """The public page of a user."""
     user = find_user(username)
     if user is None:
         abort(404, f"There is no user called {username}.")
@@ -108,7 +106,6 @@ def picture() -> ResponseReturnValue:
 @blueprint.post("/picture/remove")
 @login_required
 def remove_picture() -> ResponseReturnValue:
-    """Go back to the initials."""
     # Locked, because a job may be about to give the user another picture.
     user = svcs.flask.get(Session).get_one(User, current_user.id, with_for_update=True, populate_existing=True)
     if user.picture:

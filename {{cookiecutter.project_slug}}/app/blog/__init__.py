@@ -9,7 +9,6 @@ __all__ = ["Post", "register"]
 
 
 def register(app: Flask) -> None:
-    """Add the feature to `app`, with its index as the front page."""
     app.register_blueprint(blueprint)
     app.add_url_rule("/", "index", index)
     app.add_template_global(latest_posts)

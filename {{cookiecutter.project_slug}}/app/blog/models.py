@@ -31,23 +31,19 @@ class Post(Base):
 
 
 def posts_with_authors() -> Select[Post]:
-    """Selects all posts."""
     return select(Post).options(joinedload(Post.author, innerjoin=True))
 
 
 def latest_posts(author: User) -> list[Post]:
-    """A user's newest posts, for the profile."""
     query = posts_with_authors().where(Post.author_id == author.id).order_by(Post.id.desc())
     return list(svcs.flask.get(Session).scalars(query.limit(PAGE_SIZE)))
 
 
 def find_post(post_id: int) -> Post | None:
-    """The post with that number, with its author."""
     return svcs.flask.get(Session).scalar(posts_with_authors().where(Post.id == row_number(post_id)))
 
 
 def count_posts(author_id: int) -> int:
-    """How many posts a user has."""
     query = select(func.count()).select_from(Post).where(Post.author_id == author_id)
     return svcs.flask.get(Session).scalar(query) or 0
 

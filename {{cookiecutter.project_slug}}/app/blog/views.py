@@ -21,20 +21,17 @@ blueprint = Blueprint("blog", __name__, template_folder="templates")
 
 
 def index() -> ResponseReturnValue:
-    """All posts, newest first."""
     return render_template("blog/index.html", page=requested_page(posts_with_authors(), Post.id))
 
 
 @blueprint.get("/posts/<int:post_id>")
 def show(post_id: int) -> ResponseReturnValue:
-    """One post."""
     return render_template("blog/post.html", post=_post_or_404(post_id))
 
 
 @blueprint.route("/posts/new", methods=["GET", "POST"])
 @login_required
 def new() -> ResponseReturnValue:
-    """Write a post."""
     form = PostForm()
     if not form.validate_on_submit():
         return render_template("blog/edit.html", form=form, post=None), 422 if form.is_submitted() else 200
@@ -49,7 +46,6 @@ def new() -> ResponseReturnValue:
 @blueprint.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
 @login_required
 def edit(post_id: int) -> ResponseReturnValue:
-    """Change one's own post."""
     post = _own_post(post_id)
     form = PostForm(obj=post)
     if not form.validate_on_submit():
@@ -63,7 +59,6 @@ def edit(post_id: int) -> ResponseReturnValue:
 @blueprint.post("/posts/<int:post_id>/delete")
 @login_required
 def delete(post_id: int) -> ResponseReturnValue:
-    """Delete one's own post."""
     svcs.flask.get(Session).delete(_own_post(post_id))
     flash("Your post is deleted.")
     return redirect(url_for("index"))

@@ -8,6 +8,5 @@ __all__ = ["jobs", "register"]
 
 
 def register(app: Flask) -> None:
-    """Add the feature to `app`."""
     app.register_blueprint(views.blueprint)
     app.register_blueprint(dashboard.blueprint)

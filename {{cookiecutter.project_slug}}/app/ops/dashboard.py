@@ -18,7 +18,8 @@ from werkzeug.wrappers import Response
 
 from app.extensions import login_manager
 from app.ops.error_log import LoggedError, errors
-from app.ops.views import check_services, in_words
+from app.ops.views import in_words
+from app.services import check_services
 from config import Settings, project_release, project_version
 from database import queue_admin, utc_now
 from database.broker import DatabaseBroker
@@ -45,7 +46,6 @@ def require_administrator() -> Any:
 
 @blueprint.get("")
 def dashboard() -> str:
-    """Everything at once, as it is now."""
     from database.migrations import applied
 
     session, settings, broker = svcs.flask.get(Session), svcs.flask.get(Settings), dramatiq.get_broker()
@@ -81,7 +81,6 @@ def dashboard() -> str:
 @blueprint.post("/jobs/retry", defaults={"message_id": None})
 @blueprint.post("/jobs/<uuid:message_id>/retry")
 def retry(message_id: UUID | None) -> Response:
-    """Let one failed job wait again, or all."""
     changed = queue_admin.retry(svcs.flask.get(Session), [str(message_id)] if message_id else [])
     if not changed:
         return _back("Nothing was changed: no such job has failed.")
@@ -90,7 +89,6 @@ def retry(message_id: UUID | None) -> Response:
 
 @blueprint.post("/jobs/<uuid:message_id>/cancel")
 def cancel(message_id: UUID) -> Response:
-    """Remove a job that no worker has."""
     if not queue_admin.cancel(svcs.flask.get(Session), [str(message_id)]):
         return _back("Nothing was changed: this job runs now, or is gone.")
     return _back("The job is removed.", "queue.cancel", message_id=str(message_id))
@@ -98,7 +96,6 @@ def cancel(message_id: UUID) -> Response:
 
 @blueprint.post("/schedules/<name>/run")
 def run_schedule(name: str) -> Response:
-    """Send the job of a schedule for this moment."""
     slot = utc_now().replace(microsecond=0)
     if not send_slot(SCHEDULES.get(name) or abort(404), svcs.flask.get(Session), slot):
         return _back(f"Nothing was changed: {name} was sent a moment ago.")

@@ -1,22 +1,15 @@
 """Health and version, as JSON for load balancers and people with curl."""
 
 import logging
-from collections.abc import Callable
 
-import dramatiq
 import svcs
 from flask import Blueprint, Response, current_app, jsonify
-from sqlalchemy import Engine
 
-from app.services import UPGRADE
+from app.services import UPGRADE, check_services
 from config import Settings, project_release, project_version
 
 blueprint = Blueprint("ops", __name__)
 logger = logging.getLogger(__name__)
-
-
-class PendingMigrations(Exception):
-    """The database waits for `python main.py db upgrade`."""
 
 
 @blueprint.get("/livez")
@@ -45,38 +38,13 @@ def readyz() -> tuple[Response, int]:
 
 @blueprint.get("/version")
 def version() -> Response:
-    """Which service this is, which version of it, and which release on its host."""
     settings = svcs.flask.get(Settings)
     numbers = {"version": project_version(settings.root), "release": project_release(settings.root)}
     return jsonify(service=settings.app.slug, **numbers)
 
 
-def check_services() -> dict[str, Exception | None]:
-    """What is wrong with each part that a request may need; None for one that works."""
-    # What operators call the services.
-    names = {"Engine": "database", "Disks": "storage", type(dramatiq.get_broker()).__name__: "queue"}
-    checks: dict[str, Callable[[], None]] = {"migrations": _check_migrations}
-    for ping in svcs.flask.get_pings():
-        kind = ping.name.rpartition(".")[2]
-        checks[names.get(kind, kind.lower())] = ping.ping
-    found: dict[str, Exception | None] = dict.fromkeys(checks)
-    for name, check in checks.items():
-        try:
-            check()
-        except Exception as error:  # noqa: BLE001  (a part may fail as it likes; the caller tells of it)
-            found[name] = error
-    return found
-
-
 def in_words(error: Exception | None) -> str:
     """What may be told to everybody; the message of an error can hold an address or a password."""
-    if isinstance(error, PendingMigrations):
-        return str(error)
+    if error and UPGRADE in str(error):
+        return UPGRADE
     return f"failed: {type(error).__name__}" if error else "ok"
-
-
-def _check_migrations() -> None:
-    from database.migrations import pending
-
-    if pending(svcs.flask.get(Engine)):
-        raise PendingMigrations(UPGRADE)

@@ -1,14 +1,14 @@
 """Services that cannot be had are said at the start, in one line."""
 
+import shutil
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from app.services import require_migrated
-from config import ConfigError
+from config import ConfigError, Settings
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from config import ConfigError
             "DATABASE_URL",
             "mysql://root:hunter2@db/app",
             "config/database.yaml: database.url: found 'mysql://root:***@db/app': "
-            "mysql is not supported, expected sqlite or postgresql",
+            "mysql is not supported, expected postgresql",
         ),
         (
             "STORAGE_URL",
@@ -61,10 +61,15 @@ def test_a_schedule_that_is_disabled_and_not_there_is_named(make_app: Callable[.
         make_app(APP_SCHEDULE__DISABLED='["remove_expired", "nope"]')
 
 
-def test_a_process_without_its_database_ends_with_one_line(make_app: Callable[..., Flask], tmp_path: Path) -> None:
-    for path, line in (
-        (tmp_path / "nowhere/app.sqlite3", r"^database: unable to open database file; see where: `python main.py"),
-        (tmp_path / "empty.sqlite3", r"Run: python main.py db upgrade$"),
-    ):
-        with pytest.raises(ConfigError, match=line):
-            require_migrated(make_app(DATABASE_URL=f"sqlite:///{path}"))
+def test_a_process_without_its_database_ends_with_one_line(app: Flask, settings: Settings) -> None:
+    shutil.rmtree(settings.app_dir.data)
+    with pytest.raises(ConfigError, match=r"^database: unable to open database file; see where: `python main.py"):
+        require_migrated(app)
+    settings.app_dir.data.mkdir()
+    with pytest.raises(ConfigError, match=r"Run: python main.py db upgrade$"):
+        require_migrated(app)
+
+
+def test_sqlite_is_nowhere_but_in_the_app_folder(make_app: Callable[..., Flask]) -> None:
+    with pytest.raises(ConfigError, match=r"database\.url: found 'sqlite:////a': expected nothing for SQLite"):
+        make_app(DATABASE_URL="sqlite:////a")

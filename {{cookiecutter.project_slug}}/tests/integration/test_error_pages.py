@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import svcs
-from alembic import command
 from flask import Flask, abort, flash, make_response
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
@@ -16,7 +15,6 @@ from werkzeug.test import TestResponse
 import storage
 from app.accounts import User
 from config import Settings
-from database.migrations import alembic_config
 
 ERRORS = {"/forbidden": 403, "/nowhere": 404, "/posted-only": 405, "/broken": 500, "/commit-fails": 503}
 
@@ -138,13 +136,6 @@ def test_a_value_that_the_database_cannot_hold_is_the_clients_fault(client: Any)
     assert client.get("/too-big").status_code == 400
 
 
-def test_a_database_without_migrations_says_what_to_run(client: Any, engine: Engine) -> None:
-    command.downgrade(alembic_config(engine), "base")
-    response = client.get("/profile/ada")
-    assert response.status_code == 503
-    assert "python main.py db upgrade" in response.text
-
-
 def test_a_database_that_is_gone_is_a_passing_trouble(client: Any, engine: Engine, settings: Settings) -> None:
     engine.dispose()
     shutil.rmtree(settings.app_dir.data)
@@ -184,7 +175,6 @@ def test_a_request_that_gets_no_connection_gives_up_in_time(make_app: Callable[.
     [
         (storage.NotFound("a: no such file"), 404),
         (storage.InvalidPath("../a: no"), 404),
-        (storage.AlreadyExists("a: exists already"), 409),
         (storage.PermissionDenied("a: the key of the bucket"), 503),
         (storage.StorageError("a: the key of the bucket"), 503),
     ],

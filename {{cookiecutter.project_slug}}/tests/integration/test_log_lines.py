@@ -152,7 +152,7 @@ def test_errors_and_what_administrators_do_are_kept_in_files(make_app: MakeApp, 
     library.error("broken", extra={"order": 1815})
     logging.getLogger("app.audit").info("job retried", extra={"user_id": 7})
     [error] = settings.app_dir.error_log.read_text().splitlines()
-    [audit] = (settings.app_dir.logs / "audit.jsonl").read_text().splitlines()
+    [audit] = (settings.app_dir.path / "logs/audit.jsonl").read_text().splitlines()
     assert {"event": "broken", "level": "error", "order": 1815}.items() <= json.loads(error).items()
     assert {"event": "job retried", "user_id": 7}.items() <= json.loads(audit).items()
 

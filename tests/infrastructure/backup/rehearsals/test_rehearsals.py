@@ -92,7 +92,7 @@ def test_a_program_of_postgres_that_is_missing_is_one_line(folder: AppDir, tmp_p
     missing = command(environ, "create")
     expected = "Error: pg_dump is not installed; run: apt-get install postgresql-client\n"
     assert (missing.returncode, missing.stderr) == (1, expected)
-    assert list(folder.backups.iterdir()) == []
+    assert list((folder.path / "backups").iterdir()) == []
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -112,7 +112,7 @@ def test_one_that_is_stopped_leaves_the_others_and_no_half_of_itself(
         file.truncate(4 << 30)
     line = [sys.executable, str(ROOT / "main.py"), "backup", "create"]
     process = subprocess.Popen(line, env=environment(folder.path), stderr=subprocess.DEVNULL)
-    wait_for(lambda: any(path.stat().st_size > 100_000 for path in folder.backups.glob(".partial-*")))
+    wait_for(lambda: any(path.stat().st_size > 100_000 for path in (folder.path / "backups").glob(".partial-*")))
     process.send_signal(number)
     assert process.wait(60) != 0
-    assert [path for path in folder.backups.iterdir() if not path.name.startswith(".")] == [kept]
+    assert [path for path in (folder.path / "backups").iterdir() if not path.name.startswith(".")] == [kept]

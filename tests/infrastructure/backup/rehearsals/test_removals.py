@@ -58,7 +58,7 @@ def test_a_file_whose_row_stays_is_not_removed(
 def whole(settings: Settings) -> Path:
     """The folder for backups of an installation that has all its folders."""
     settings.app_dir.make()
-    return settings.app_dir.backups
+    return settings.app_dir.path / "backups"
 
 
 def test_the_timed_job_makes_a_backup_and_is_disabled(app: Flask, settings: Settings, whole: Path) -> None:

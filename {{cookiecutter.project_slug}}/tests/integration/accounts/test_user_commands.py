@@ -35,7 +35,7 @@ def refusal(invoke: Invoke) -> Refusal:
 
     def refusal(*arguments: str, line: str = PASSWORD) -> str:
         result = invoke(*arguments, line=line)
-        assert (result.exit_code, result.stdout) == (2, "")
+        assert (result.exit_code, result.stdout) == (1, "")
         [message] = result.stderr.splitlines()
         return message.removeprefix("Error: ")
 
