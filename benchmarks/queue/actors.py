@@ -21,7 +21,7 @@ if os.environ.get("STOCK"):
 elif url := os.environ["QUEUE_URL"]:
     broker = open_server_broker(url, lambda: None, lease=30)
 else:
-    broker = DatabaseBroker(connect(os.environ["DATABASE_URL"]), lambda: None)
+    broker = DatabaseBroker(connect(os.environ["BENCH_DATABASE"]), lambda: None)
 dramatiq.set_broker(broker)
 noop = dramatiq.actor(jobs.noop)
 

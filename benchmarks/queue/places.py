@@ -57,7 +57,7 @@ class Places:
         self.numbers = itertools.count(1)
         self.processes: list[subprocess.Popen[str]] = []
         self.servers: dict[Any, Any] = {}
-        self.migrated: dict[str, str] = {}
+        self.migrated: dict[str, Place] = {}
         stack.callback(self.kill_all)
         # The hooks remove what was not chosen and check the rest; with the default answers the service is the same.
         bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--accept-hooks", "no"]
@@ -69,34 +69,31 @@ class Places:
     def fresh(self, name: str) -> Place | None:
         """A place without a message; None if its server is not installed."""
         number = next(self.numbers)
-        place = Place(self._database(name, number), self._queue(name, number), self.folder / f"place-{number}")
-        if "-" in (place.database, place.queue):
-            return None
-        place.folder.mkdir()
-        return place
+        folder = self.folder / f"place-{number}"
+        place = Place(self._database(name, folder), self._queue(name, number), folder)
+        return None if "-" in (place.database, place.queue) else place
 
-    def _database(self, name: str, number: int) -> str:
-        """The URL of a copy of a database that was migrated once; "-" if there is no server."""
+    def _database(self, name: str, folder: Path) -> str:
+        """The URL of a copy of a database that was migrated once, with its app folder; "-" if there is no server."""
         kind = "PostgreSQL" if name == "PostgreSQL" else "SQLite"
         if kind == "PostgreSQL" and not self._server(RealPostgres):
             return "-"
         if kind not in self.migrated:
-            self.migrated[kind] = self._empty_database(kind, "migrated")
-            place = Place(self.migrated[kind], "", self.folder)
+            migrated = self.folder / kind
+            migrated.mkdir()
+            self.migrated[kind] = Place(self._url(kind, migrated, ""), "", migrated)
             for command in (("appdir", "make"), ("db", "upgrade")):
-                code = self.start(place, "main.py", *command, cwd=self.project).wait(PATIENCE)
-                assert code == 0, (self.folder / "log").read_text()
-        return self._empty_database(kind, f"place_{number}", self.migrated[kind])
+                code = self.start(self.migrated[kind], "main.py", *command, cwd=self.project).wait(PATIENCE)
+                assert code == 0, (migrated / "log").read_text()
+        shutil.copytree(self.migrated[kind].folder / "app", folder / "app")
+        return self._url(kind, folder, f"TEMPLATE {kind.lower()}")
 
-    def _empty_database(self, kind: str, name: str, original: str = "") -> str:
-        if kind == "PostgreSQL":
-            copied = f"TEMPLATE {original.rpartition('/')[2]}" if original else ""
-            self._server(RealPostgres).execute(f"CREATE DATABASE {name} {copied}")
-            return str(self._server(RealPostgres).url) + name
-        path = self.folder / f"{name}.sqlite3"
-        if original:
-            shutil.copyfile(original.removeprefix("sqlite:///"), path)
-        return f"sqlite:///{path}"
+    def _url(self, kind: str, folder: Path, template: str) -> str:
+        if kind == "SQLite":
+            return f"sqlite:///{folder}/app/data/app.sqlite3"
+        database = folder.name.replace("-", "_").lower()
+        self._server(RealPostgres).execute(f"CREATE DATABASE {database} {template}")
+        return str(self._server(RealPostgres).url) + database
 
     def _queue(self, name: str, number: int) -> str:
         """The URL of an empty queue on a server, "" for the database itself, "-" if there is no server."""
@@ -169,10 +166,11 @@ class Places:
         return {
             **outside,
             "PYTHONPATH": os.pathsep.join([str(self.project), str(TEMPLATE)]),
-            "DATABASE_URL": place.database,
+            "DATABASE_URL": "" if place.database.startswith("sqlite") else place.database,
+            "BENCH_DATABASE": place.database,
             "QUEUE_URL": place.queue,
             "RECORD": str(place.record),
-            "APP_DIR": str(self.folder / "app"),
+            "APP_DIR": str(place.folder / "app"),
             "APP_APP__FEATURES": '["bench", "blog", "accounts", "ops"]',
         }
 
