@@ -1,12 +1,12 @@
 """Flask extensions that features use by name."""
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
 import svcs
 from flask import Flask, abort, flash, redirect, request, session, url_for
 from flask_limiter import Limiter, RouteLimit
-from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_wtf import CSRFProtect
 from sqlalchemy import Engine
@@ -17,8 +17,21 @@ from database import rate_limits  # noqa: F401  (makes database:// known to the 
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+# A cookie holds no more than 4 kB. From a longer address, people come back to the front page.
+LONGEST_NEXT = 1000
+
+
+def client_network() -> str:
+    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, all of which one machine can have."""
+    try:
+        address = IPv6Address(request.remote_addr or "::")
+    except ValueError:
+        return request.remote_addr or ""
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+
+
 csrf = CSRFProtect()
-limiter = Limiter(get_remote_address, storage_uri="database://", headers_enabled=True)
+limiter = Limiter(client_network, storage_uri="database://", headers_enabled=True)
 login_manager = LoginManager()
 
 
@@ -54,8 +67,8 @@ def ask_to_log_in() -> Response:
     """Send people to the login page, and back afterwards; programs get 401."""
     if wants_json():
         abort(401)
-    if request.method == "GET":
+    if request.method == "GET" and len(wanted := request.full_path.rstrip("?")) <= LONGEST_NEXT:
         # In the signed session, where nobody else can set it.
-        session["next"] = request.full_path.rstrip("?")
+        session["next"] = wanted
     flash("Please log in first.")
     return redirect(url_for(login_manager.login_view or "index"))

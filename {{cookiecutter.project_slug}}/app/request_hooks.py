@@ -40,10 +40,13 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def read_the_rest(response: Response) -> Response:
-        """If the connection closes while a proxy still sends, it answers 502 and drops this response."""
-        if settings.web.trusted_proxies:
-            while request.environ["wsgi.input"].read(1 << 16):
-                pass
+        """If the connection closes while a proxy still sends, it answers 502 and drops this response.
+
+        No more is read than an upload may have; after that, the connection closes.
+        """
+        left = settings.security.max_upload_size + FORM_AROUND_FILE if settings.web.trusted_proxies else 0
+        while left > 0 and (data := request.environ["wsgi.input"].read(1 << 16)):
+            left -= len(data)
         return response
 
     @app.after_request

@@ -3,18 +3,18 @@
 from typing import Any
 
 import svcs
-from flask_wtf import FlaskForm
 from flask_wtf.file import FileField, FileRequired
 from wtforms import EmailField, PasswordField, StringField, ValidationError
-from wtforms.validators import DataRequired, Length, Regexp
+from wtforms.validators import DataRequired, Regexp
 
-from app.accounts.pictures import FORMATS, check_picture
+from app.accounts.pictures import FORMATS, UnusablePicture, check_picture
+from app.forms import AtMost, Form
 from config import Settings
 
 LONGEST_PASSWORD = 128
 
 
-class RegisterForm(FlaskForm):
+class RegisterForm(Form):
     username = StringField(
         "User name",
         filters=[lambda name: name and name.strip().lower()],
@@ -22,6 +22,7 @@ class RegisterForm(FlaskForm):
         render_kw={"autocomplete": "username", "autocapitalize": "none"},
         validators=[
             DataRequired("Choose a user name."),
+            AtMost(30),
             Regexp(r"[a-z0-9][a-z0-9_-]{2,29}\Z", message="Use 3 to 30 letters, digits, - or _."),
         ],
     )
@@ -32,8 +33,8 @@ class RegisterForm(FlaskForm):
         render_kw={"autocomplete": "email"},
         validators=[
             DataRequired("Give your email address."),
-            Length(max=254, message="Use an email address of at most 254 characters."),
-            Regexp(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z", message="This does not look like an email address."),
+            AtMost(254),
+            Regexp(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+\Z", message="This does not look like an email address."),
         ],
     )
     password = PasswordField(
@@ -41,7 +42,7 @@ class RegisterForm(FlaskForm):
         render_kw={"autocomplete": "new-password"},
         validators=[
             DataRequired("Choose a password."),
-            Length(max=LONGEST_PASSWORD, message=f"Use at most {LONGEST_PASSWORD} characters."),
+            AtMost(LONGEST_PASSWORD),
         ],
     )
 
@@ -59,21 +60,21 @@ class RegisterForm(FlaskForm):
             raise ValidationError("Use something other than your name or address.")
 
 
-class LoginForm(FlaskForm):
+class LoginForm(Form):
     username = StringField(
         "User name",
         filters=[lambda name: name and name.strip().lower()],
         render_kw={"autocomplete": "username", "autocapitalize": "none"},
-        validators=[DataRequired("Give your user name."), Length(max=30)],
+        validators=[DataRequired("Give your user name."), AtMost(30)],
     )
     password = PasswordField(
         "Password",
         render_kw={"autocomplete": "current-password"},
-        validators=[DataRequired("Give your password."), Length(max=LONGEST_PASSWORD)],
+        validators=[DataRequired("Give your password."), AtMost(LONGEST_PASSWORD)],
     )
 
 
-class PictureForm(FlaskForm):
+class PictureForm(Form):
     picture = FileField(
         "Picture",
         description="JPEG, PNG or WebP. Everybody can see it.",
@@ -82,5 +83,9 @@ class PictureForm(FlaskForm):
     )
 
     def validate_picture(self, field: FileField) -> None:
-        check_picture(field.data.stream, field.data.mimetype)
+        """A picture by its header; a job finds out whether it is whole."""
+        try:
+            check_picture(field.data.stream, field.data.mimetype)
+        except UnusablePicture as error:
+            raise ValidationError(str(error)) from None
         field.data.stream.seek(0)

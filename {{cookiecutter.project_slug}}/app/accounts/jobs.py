@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.accounts.models import User
-from app.accounts.pictures import small_picture
+from app.accounts.pictures import UnusablePicture, small_picture
 from app.removals import remove_later, remove_unnamed
 from database.schedule import scheduled
 from storage import NotFound
@@ -16,16 +16,22 @@ from storage.disks import Disks
 
 # What users have sent. It lies on the default disk and is never shown; a job makes a picture of it on `media`.
 UPLOADS = "accounts/uploads"
+# Stands in the place of an upload that could not be decoded, so that its user is told.
+DAMAGED = "damaged"
+
+
+def forget_upload(user_id: int, upload: str, instead: str | None = None) -> None:
+    """Remove an upload that will be no picture, so that its user does not wait for ever."""
+    user = svcs.flask.get(Session).get(User, user_id, with_for_update=True)
+    if user and user.picture_upload == upload:
+        user.picture_upload = instead
+    remove_later("default", f"{UPLOADS}/{upload}")
 
 
 @dramatiq.actor
 def give_up_picture(message: dict[str, Any], _retries: dict[str, int]) -> None:
-    """Forget the upload of a `make_picture` that has failed for good, so that its user does not wait for ever."""
-    user_id, upload = message["args"]
-    user = svcs.flask.get(Session).get(User, user_id, with_for_update=True)
-    if user and user.picture_upload == upload:
-        user.picture_upload = None
-    remove_later("default", f"{UPLOADS}/{upload}")
+    """End a `make_picture` that has failed for good."""
+    forget_upload(*message["args"])
 
 
 @dramatiq.actor(max_retries=5, on_retry_exhausted=give_up_picture.actor_name)
@@ -38,6 +44,9 @@ def make_picture(user_id: int, upload: str) -> None:
             small = small_picture(stream)
     except NotFound:
         return  # The job ran to its end a day ago, and its worker was killed before it could say so.
+    except UnusablePicture:
+        forget_upload(user_id, upload, instead=DAMAGED)
+        return
     disks["media"].write(target, small)
     user = svcs.flask.get(Session).get(User, user_id, with_for_update=True)
     if user and user.picture_upload == upload:

@@ -1,51 +1,82 @@
-"""Profile pictures: checked by their content, and made small."""
+"""Profile pictures: checked by their content, and made small.
+
+A decoder can be made to work for hours by a few bytes. So this file runs as a program of its own for each picture, and
+the kernel ends it when it takes too long or too much memory.
+"""
 
 import io
+import resource
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 from typing import BinaryIO
 
 from PIL import Image, ImageOps
-from wtforms import ValidationError
 
 # What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-# A few bytes can claim to be a picture that fills the memory. A JPEG is decoded no larger than needed; a WebP takes 16
-# bytes for each pixel.
+# A JPEG is decoded no larger than needed; a WebP takes 16 bytes for each pixel.
 MOST_MEGAPIXELS = {"JPEG": 30, "PNG": 12, "WEBP": 12}
 TOO_MANY_PIXELS = "This picture has too many pixels: a JPEG may have 30 million, a PNG or WebP 12 million."
+UNREADABLE = "This is not a JPEG, PNG or WebP picture, or it is damaged."
+# A progressive JPEG has about ten. Each can cost as much as a whole picture.
+MOST_SCANS = 100
 # Pixels along each side of the square that is shown.
 SIDE = 512
-# One picture at a time in each process.
-decoding = threading.Lock()
+# Seconds of a processor that the program may take, and bytes of memory.
+SECONDS, MEMORY = {"check": 1, "shrink": 10}, 1 << 30
+# Its exit code when it prints what to tell the user.
+REFUSED = 3
+# A worker makes one picture small at a time; each may take much of that memory.
+shrinking = threading.Lock()
+
+
+class UnusablePicture(Exception):
+    """Why a file cannot be a picture, in words for the user."""
 
 
 def check_picture(stream: BinaryIO, media_type: str) -> None:
-    """Raise `ValidationError` unless the file is a whole picture of the media type that the browser has named."""
-    if not stream.read(1):
-        raise ValidationError("This file is empty.")
-    stream.seek(0)
-    try:
-        with decoding, Image.open(stream, formats=tuple(FORMATS)) as image:
-            # A photo with a second one behind it is called MPO.
-            found = "JPEG" if image.format == "MPO" else image.format or ""
-            if media_type != FORMATS[found]:
-                raise ValidationError(f"This file says it is {media_type}, but it is a {found} picture.")
-            if image.width * image.height > MOST_MEGAPIXELS[found] * 1_000_000:
-                raise ValidationError(TOO_MANY_PIXELS)
-            image.draft("RGB", (SIDE, SIDE))
-            image.load()
-    except ValidationError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValidationError(TOO_MANY_PIXELS) from None
-    except Exception:  # noqa: BLE001  (Pillow's decoders raise anything for a damaged file)
-        raise ValidationError("This is not a JPEG, PNG or WebP picture, or it is damaged.") from None
+    """Raise `UnusablePicture` unless the file begins as a picture of the media type that the browser has named.
+
+    Only its header is read. `small_picture` finds out whether the rest is whole.
+    """
+    kind = _run("check", stream).decode()
+    if FORMATS[kind] != media_type:
+        raise UnusablePicture(f"This file says it is {media_type}, but it is a {kind} picture.")
 
 
 def small_picture(stream: BinaryIO) -> bytes:
-    """A square WebP of at most SIDE pixels, cut from the middle, upright, and without metadata such as the place."""
-    with decoding, Image.open(stream, formats=tuple(FORMATS)) as opened:
+    """A square WebP of at most SIDE pixels, cut from the middle, upright, and without metadata such as the place.
+
+    Raises `UnusablePicture`.
+    """
+    with shrinking:
+        return _run("shrink", stream)
+
+
+def check(stream: BinaryIO) -> str:
+    """Pillow's name of the format, as the header tells; nothing is decoded."""
+    if not (data := stream.read()):
+        raise UnusablePicture("This file is empty.")
+    try:
+        with Image.open(io.BytesIO(data), formats=tuple(FORMATS)) as image:
+            # A photo with a second one behind it is called MPO.
+            kind = "JPEG" if image.format == "MPO" else image.format or ""
+            if image.width * image.height > MOST_MEGAPIXELS[kind] * 1_000_000:
+                raise UnusablePicture(TOO_MANY_PIXELS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnusablePicture(TOO_MANY_PIXELS) from None
+    if kind == "JPEG" and data.count(b"\xff\xda") > MOST_SCANS:
+        raise UnusablePicture(f"This picture has too many scans: a JPEG may have {MOST_SCANS}.")
+    return kind
+
+
+def shrink(stream: BinaryIO) -> bytes:
+    """What `small_picture` returns."""
+    check(stream)
+    stream.seek(0)
+    with Image.open(stream, formats=tuple(FORMATS)) as opened:
         opened.draft("RGB", (SIDE, SIDE))
         image: Image.Image = opened
         with suppress(Exception):  # What a camera has written beside the picture may be damaged.
@@ -58,3 +89,37 @@ def small_picture(stream: BinaryIO) -> bytes:
     side = min(SIDE, *image.size)
     ImageOps.fit(image, (side, side)).save(file, "WEBP", quality=85, exif=b"", xmp=b"")
     return file.getvalue()
+
+
+def _run(step: str, stream: BinaryIO) -> bytes:
+    # Isolated, so that nothing beside this file, and no variable, decides what is imported.
+    program = [sys.executable, "-I", __file__, step]
+    done = subprocess.run(program, input=stream.read(), capture_output=True, check=False)  # noqa: S603  (fixed words)
+    if done.returncode:
+        raise UnusablePicture(done.stdout.decode() if done.returncode == REFUSED else UNREADABLE)
+    return done.stdout
+
+
+def process(step: str, stream: BinaryIO) -> bytes:
+    """Do one step, and raise nothing but `UnusablePicture`."""
+    try:
+        return check(stream).encode() if step == "check" else shrink(stream)
+    except UnusablePicture:
+        raise
+    except Exception:  # noqa: BLE001  (Pillow's decoders raise anything for a damaged file)
+        raise UnusablePicture(UNREADABLE) from None
+
+
+def main(step: str) -> None:
+    """Do one step with the file on standard input."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS[step], SECONDS[step]))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    try:
+        sys.stdout.buffer.write(process(step, io.BytesIO(sys.stdin.buffer.read())))
+    except UnusablePicture as error:
+        sys.stdout.write(str(error))
+        sys.exit(REFUSED)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

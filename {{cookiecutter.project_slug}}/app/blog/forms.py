@@ -1,28 +1,26 @@
 """The forms of the blog."""
 
-from flask_wtf import FlaskForm
 from flask_wtf.file import FileField, FileRequired
 from wtforms import StringField, TextAreaField
-from wtforms.validators import DataRequired, Length
+from wtforms.validators import DataRequired
 
 from app.csv_files import read_rows
+from app.forms import AtMost, Form
 
 COLUMNS = ("title", "body")
 MOST_ROWS = 10_000
 
 
-class PostForm(FlaskForm):
-    title = StringField(
-        "Title", validators=[DataRequired("Give a title."), Length(max=200, message="Use at most 200 characters.")]
-    )
+class PostForm(Form):
+    title = StringField("Title", validators=[DataRequired("Give a title."), AtMost(200)])
     body = TextAreaField(
         "Text",
         render_kw={"rows": 12},
-        validators=[DataRequired("Write something."), Length(max=20_000, message="Use at most 20,000 characters.")],
+        validators=[DataRequired("Write something."), AtMost(20_000)],
     )
 
 
-class ImportForm(FlaskForm):
+class ImportForm(Form):
     file = FileField(
         "CSV file",
         description=f"At most {MOST_ROWS:,} posts.",

@@ -22,3 +22,15 @@ def test_too_many_attempts_of_an_address_are_refused_for_a_while_by_all_instance
     assert client.get(path).status_code == 200
     client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     assert client.submit(path).status_code == 422
+
+
+def test_all_addresses_of_a_machine_count_as_one(make_app: Callable[..., Flask]) -> None:
+    client: Any = make_app(**LIMITS).test_client()
+
+    def status(address: str) -> int:
+        client.environ_base["REMOTE_ADDR"] = address
+        return int(client.submit("/login").status_code)
+
+    assert [status(f"2001:db8::{number}:1") for number in range(3)] == [422, 422, 429]
+    assert status("2001:db8:0:1::1") == 422
+    assert [status(address) for address in ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1")] == [422, 422, 429]

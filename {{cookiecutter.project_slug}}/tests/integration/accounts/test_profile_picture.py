@@ -188,7 +188,7 @@ def test_an_unusable_picture_is_refused_with_the_reason(
     for data, name, media_type, sentence in (
         (b"", "", "application/octet-stream", "Choose a picture."),
         (b"", "me.png", "image/png", "This file is empty."),
-        (photo()[:60], "me.png", "image/png", damaged),
+        (b"GIF89a", "me.png", "image/png", damaged),
         (photo(), "me.png", "<script>", "This file says it is &lt;script&gt;, but it is a PNG picture."),
     ):
         response = upload(logged_in, data, name, media_type)
@@ -198,6 +198,20 @@ def test_an_unusable_picture_is_refused_with_the_reason(
     assert "Choose a picture." in logged_in.submit("/picture", {"picture": "me.png"}).text
     assert held(disks) == {}
     assert find(app, user).picture_upload is None
+
+
+def test_a_damaged_picture_is_found_by_its_job_and_its_user_is_told(
+    logged_in: Any, disks: Disks, settle: Settle, page_problems: Problems
+) -> None:
+    assert upload(logged_in, photo()[:60]).status_code == 302
+    settle()
+    assert "Your last picture is damaged" in logged_in.get("/picture").text
+    assert page_problems(logged_in.get("/picture")) == []
+    assert held(disks) == {}
+    upload(logged_in)
+    settle()
+    assert "damaged" not in logged_in.get("/picture").text
+    assert colour(shown(logged_in)) == RED
 
 
 def test_a_picture_may_be_as_large_as_the_settings_say_and_larger_requests_are_not_read(

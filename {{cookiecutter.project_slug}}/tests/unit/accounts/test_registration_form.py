@@ -43,7 +43,8 @@ def test_good_answers_are_accepted(fill: Fill, field: str, answers: dict[str, st
     [
         ("username", "Choose a user name.", ["", "  "]),
         # The last but one begins with a Cyrillic letter, to look like another user's.
-        ("username", "3 to 30 letters", ["ab", "a" * 31, "-ada", "ada lovelace", "a/../b", "\u0430da", "ada\x00"]),
+        ("username", "at most 30", ["a" * 31]),
+        ("username", "3 to 30 letters", ["ab", "-ada", "ada lovelace", "a/../b", "\u0430da", "ada\x00"]),
         ("email", "Give your email address.", ["", " "]),
         ("email", "does not look like", ["ada", "ada@example", "a b@example.org", "a@example.org\nBcc: b@example.org"]),
         ("email", "at most 254", ["a" * 249 + "@b.org"]),
