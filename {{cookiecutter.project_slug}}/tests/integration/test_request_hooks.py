@@ -1,6 +1,5 @@
 """What happens around every request: identity, headers, limits, trust."""
 
-import io
 import re
 from collections.abc import Callable
 from typing import Any
@@ -119,16 +118,3 @@ def test_no_answer_brings_back_an_older_session(logged_in: Any) -> None:
     for path in ("/", "/static/style.css", "/nowhere"):
         with logged_in.get(path) as response:
             assert "Set-Cookie" not in response.headers
-
-
-def test_a_body_that_does_not_end_is_read_no_further_than_an_upload_may_go(make_app: MakeApp) -> None:
-    class Endless(io.RawIOBase):
-        def read(self, size: int = -1) -> bytes:
-            taken.append(size)
-            return b"x" * size
-
-    taken: list[int] = []
-    client = make_app(APP_WEB__TRUSTED_PROXIES="1", APP_SECURITY__MAX_UPLOAD_SIZE="1000000").test_client()
-    environ = {"wsgi.input": Endless(), "CONTENT_LENGTH": str(10**12)}
-    assert client.post("/nowhere", environ_overrides=environ).status_code == 404
-    assert 0 < sum(taken) < 1_100_000

@@ -1,7 +1,7 @@
 """Input that no page sends: every answer is a refusal, and costs no more than its size."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -87,3 +87,16 @@ def test_no_check_sees_more_of_a_text_than_its_field_may_hold(
                 assert [type(check) for check in field.validators][:2] == [DataRequired, AtMost]
                 assert len(field.errors) == 1
     assert seen == []
+
+
+def test_a_body_that_does_not_end_is_read_no_further_than_an_upload_may_go(make_app: Callable[..., Flask]) -> None:
+    class Endless(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            taken.append(size)
+            return b"x" * size
+
+    taken: list[int] = []
+    client = make_app(APP_WEB__TRUSTED_PROXIES="1", APP_SECURITY__MAX_UPLOAD_SIZE="1000000").test_client()
+    environ = {"wsgi.input": Endless(), "CONTENT_LENGTH": str(10**12)}
+    assert client.post("/nowhere", environ_overrides=environ).status_code == 404
+    assert 0 < sum(taken) < 1_100_000

@@ -1,0 +1,84 @@
+"""Pictures whose decoding would cost far more than their size."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
+
+from app.accounts import pictures
+from app.accounts.pictures import MOST_SCANS, TOO_MANY_PIXELS, UNREADABLE, UnusablePicture, process, small_picture
+
+Point = tuple[int, int]
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 32), "red").save(file, kind, **options)
+    return file.getvalue()
+
+
+def png(size: Point, *chunks: tuple[bytes, bytes], depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
+    """A PNG made by hand, of any claims."""
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+    written = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+def refusal(data: bytes, step: str = "check") -> str:
+    with pytest.raises(UnusablePicture) as raised:
+        process(step, io.BytesIO(data))
+    return str(raised.value)
+
+
+def stop(*_arguments: object) -> None:
+    """Stands where no test may get to; unlike other exceptions, this one is never mistaken for a decoder's."""
+    raise SystemExit
+
+
+def test_a_picture_of_a_thousand_scans_is_refused_by_its_header() -> None:
+    data = encoded("JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert process("check", io.BytesIO(data)) == b"JPEG"
+    with pytest.raises(UnusablePicture, match="too many scans"):
+        process("check", io.BytesIO(data[:-2] + last * MOST_SCANS + data[-2:]))
+
+
+@pytest.mark.parametrize("work", ["while True: pass", "bytearray(MEMORY)"], ids=["time", "memory"])
+def test_a_picture_that_takes_too_much_is_given_up(work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        Path(pictures.__file__).read_text().replace("    check(stream)\n", f"    {work}\n").replace(": 10}", ": 1}")
+    )
+    (tmp_path / "pictures.py").write_text(program)
+    monkeypatch.setattr(pictures, "__file__", str(tmp_path / "pictures.py"))
+    with pytest.raises(UnusablePicture, match=UNREADABLE):
+        small_picture(io.BytesIO(encoded("PNG")))
+
+
+def test_decoders_of_other_kinds_never_see_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [encoded(kind) for kind in ("GIF", "EPS", "TIFF")]
+    for decoder in (GifImagePlugin.GifImageFile, EpsImagePlugin.EpsImageFile, TiffImagePlugin.TiffImageFile):
+        monkeypatch.setattr(decoder, "_open", stop)
+    for data in files:
+        assert refusal(data) == UNREADABLE
+        with pytest.raises(SystemExit):
+            Image.open(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("size", [(12_000_001, 1), (4900, 4900), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
+def test_a_few_bytes_that_claim_many_pixels_are_refused_without_loading_them(
+    monkeypatch: pytest.MonkeyPatch, size: Point
+) -> None:
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", stop)
+    assert refusal(png(size)) == TOO_MANY_PIXELS
+    assert process("check", io.BytesIO(png((12_000_000, 1)))) == b"PNG"
+
+
+def test_text_that_unfolds_to_fill_the_memory_is_refused() -> None:
+    bomb = b"Comment\x00\x00" + zlib.compress(bytes(2 << 20), 1)
+    assert refusal(png((1, 1), (b"zTXt", bomb), pixels=bytes(4))) == UNREADABLE
