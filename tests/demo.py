@@ -103,7 +103,7 @@ def check() -> int:
             stopped = stop(process)
         if not stopped or fetch(f"{address}/livez")[0]:
             wrong.append("Ctrl-C did not stop everything")
-    print("\n".join(wrong) or "demo: all pages came, and everything stopped")
+    print("\n".join(wrong) or "demo: all pages answered, and everything stopped")
     return 1 if wrong else 0
 
 

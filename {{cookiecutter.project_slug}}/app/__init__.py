@@ -25,9 +25,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.set_up(settings)
     telemetry.start(settings)
     import_module("app.jobs")  # Here, so that a mistake in a schedule is one line, as in those of the features.
-    for name in settings.app.features:
-        if not (settings.root / "app" / name).is_dir():
-            raise settings.wrong("app.features", name, "expected a folder of app/")
     features = [import_module(f"app.{name}") for name in settings.app.features]
     if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
         raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")

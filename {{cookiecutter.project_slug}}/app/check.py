@@ -86,7 +86,7 @@ def worker() -> str:
         time.sleep(0.05)
     with transaction(current_app) as session:
         queue_admin.cancel(session, [message.message_id])
-    raise Skipped(f"none took a job in {PATIENCE:.0f} s: they are busy, or `python queues.py` has to be started")
+    raise Skipped(f"no worker took a job within {PATIENCE:.0f} s: all are busy, or none is running: `python queues.py`")
 
 
 def report(*, as_json: bool) -> bool:

@@ -39,7 +39,7 @@ def status(as_json: bool) -> None:
 @click.option("--limit", default=50, show_default=True, help="Print at most this many.")
 @as_json
 def list_jobs(state: str | None, limit: int, as_json: bool) -> None:
-    """List jobs, the latest first: WHEN one is due, or has failed, or its worker's claim ends."""
+    """List jobs, the latest first. WHEN is the time at which one is due, has failed, or its worker's claim ends."""
     rows = []
     for row, found in queue_admin.listed(svcs.flask.get(Session), state, limit):
         try:
@@ -57,7 +57,7 @@ def list_jobs(state: str | None, limit: int, as_json: bool) -> None:
 @click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All failed jobs.")
 def retry(ids: tuple[str, ...], everything: bool) -> None:
-    """Let failed jobs wait again: those of these IDS, which may be cut short, or all."""
+    """Retry failed jobs: those of the given IDS, of which a unique beginning is enough, or all."""
     if bool(ids) == everything:
         raise click.UsageError("give IDS or --all")
     with transaction(current_app) as session:

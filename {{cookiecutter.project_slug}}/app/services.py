@@ -108,7 +108,7 @@ def _engine(settings: Settings) -> Engine:
     database = settings.database
     try:
         if database.url.startswith("sqlite"):
-            raise ValueError("expected nothing for SQLite, which is in the app folder")
+            raise ValueError("leave it empty for SQLite, whose file is data/app.sqlite3 in the app folder")
         return connect(
             database.url or URL.create("sqlite", database=str(settings.app_dir.database)),
             timeout=database.timeout,

@@ -11,7 +11,7 @@ from config.privileges import become_service_user
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [OPTIONS]")
 def db(words: tuple[str, ...]) -> None:
-    r"""Migrate the database. COMMAND is one of Alembic's, among them:
+    """Migrate the database. COMMAND is one of Alembic's, among them:
 
     \b
     upgrade             apply all migrations that are new
@@ -19,7 +19,7 @@ def db(words: tuple[str, ...]) -> None:
     revision -m TEXT    write a migration from what the models say and the tables lack
     current             show the revisions that the database is at
     check               exit with 1 if the models say something that no migration does
-    """
+    """  # noqa: D301  (click wants the character itself, which ends its wrapping of lines)
     from alembic.config import CommandLine
     from alembic.util import CommandError
 
@@ -33,3 +33,7 @@ def db(words: tuple[str, ...]) -> None:
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
         raise click.ClickException(str(error)) from None
+    except KeyError as error:
+        raise click.ClickException(
+            f"database/versions/: found no revision {error}, which another one follows"
+        ) from None

@@ -55,7 +55,7 @@ def write(disk: Storage, path: str, source: BinaryIO) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
 def move(disk: Storage, source: str, target: str, overwrite: bool) -> None:
-    """Give the file SOURCE the path TARGET."""
+    """Move the file SOURCE to TARGET."""
     disk.move(source, target, overwrite=overwrite)
 
 

@@ -71,5 +71,5 @@ def test_a_process_without_its_database_ends_with_one_line(app: Flask, settings:
 
 
 def test_sqlite_is_nowhere_but_in_the_app_folder(make_app: Callable[..., Flask]) -> None:
-    with pytest.raises(ConfigError, match=r"database\.url: found 'sqlite:////a': expected nothing for SQLite"):
+    with pytest.raises(ConfigError, match=r"database\.url: found 'sqlite:////a': leave it empty for SQLite"):
         make_app(DATABASE_URL="sqlite:////a")

@@ -99,14 +99,6 @@ def test_a_host_that_is_not_trusted_is_refused(make_app: MakeApp) -> None:
         assert "evil.example" not in "".join(answers[-1].text.split("not trusted")[1:])
 
 
-def test_a_request_that_is_too_large_is_refused(make_app: MakeApp) -> None:
-    client: Any = make_app(APP_SECURITY__MAX_REQUEST_SIZE="1000").test_client()
-    assert client.submit("/login", {"username": "a" * 500}).status_code == 422
-    refused = client.submit("/login", {"username": "a" * 1000})
-    assert refused.status_code == 413
-    assert "Back to the front page" in refused.text
-
-
 def test_a_feature_that_the_settings_do_not_name_is_not_there(make_app: MakeApp, settings: Settings) -> None:
     features = [name for name in settings.app.features if name != "ops"]
     client = make_app(APP_APP__FEATURES=str(features).replace("'", '"')).test_client()

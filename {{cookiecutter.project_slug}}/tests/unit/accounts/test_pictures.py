@@ -198,11 +198,6 @@ def test_every_way_to_write_colours_is_accepted(mode: str, kind: str) -> None:
         assert shrunk(encoded(Image.new(mode, (side, side)), kind)).size == (side, side)
 
 
-def test_a_palette_keeps_its_colours() -> None:
-    small = shrunk(encoded(halves().quantize(4), "PNG"))
-    assert (small.mode, colour_at(small, 0.1), colour_at(small, 0.9)) == ("RGB", RED, BLUE)
-
-
 @pytest.mark.parametrize("kind", ["MPO", "WEBP", "PNG"])
 def test_of_several_pictures_in_one_file_the_first_is_shown(kind: str) -> None:
     other = Image.new("RGB", (64, 32), GREEN)
