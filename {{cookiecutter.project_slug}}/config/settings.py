@@ -1,4 +1,4 @@
-"""What can be set: one struct a section, one field a key. The values are in `<section>.*` beside this file."""
+"""What can be set: one struct per section, one field per key. The values are in `<section>.*` beside this file."""
 
 from collections.abc import Mapping
 from pathlib import Path

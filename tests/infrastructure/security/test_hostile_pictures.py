@@ -11,8 +11,6 @@ from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin, TiffImage
 from app.accounts import pictures
 from app.accounts.pictures import MOST_SCANS, TOO_MANY_PIXELS, UNREADABLE, UnusablePicture, process, small_picture
 
-Point = tuple[int, int]
-
 
 def encoded(kind: str, **options: object) -> bytes:
     file = io.BytesIO()
@@ -20,19 +18,17 @@ def encoded(kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def png(size: Point, *chunks: tuple[bytes, bytes], depth: int = 8, colour: int = 2, pixels: bytes = b"") -> bytes:
-    """A PNG made by hand, of any claims."""
-    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
-    written = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+def claiming(width: int, height: int) -> bytes:
+    """A small PNG whose header says that it is larger."""
+    data = bytearray(encoded("PNG"))
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
 
 
-def refusal(data: bytes, step: str = "check") -> str:
+def refusal(data: bytes) -> str:
     with pytest.raises(UnusablePicture) as raised:
-        process(step, io.BytesIO(data))
+        process("check", io.BytesIO(data))
     return str(raised.value)
 
 
@@ -45,8 +41,7 @@ def test_a_picture_of_a_thousand_scans_is_refused_by_its_header() -> None:
     data = encoded("JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     assert process("check", io.BytesIO(data)) == b"JPEG"
-    with pytest.raises(UnusablePicture, match="too many scans"):
-        process("check", io.BytesIO(data[:-2] + last * MOST_SCANS + data[-2:]))
+    assert "too many scans" in refusal(data[:-2] + last * MOST_SCANS + data[-2:])
 
 
 @pytest.mark.parametrize("work", ["while True: pass", "bytearray(MEMORY)"], ids=["time", "memory"])
@@ -72,13 +67,14 @@ def test_decoders_of_other_kinds_never_see_a_file(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("size", [(12_000_001, 1), (4900, 4900), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
 def test_a_few_bytes_that_claim_many_pixels_are_refused_without_loading_them(
-    monkeypatch: pytest.MonkeyPatch, size: Point
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", stop)
-    assert refusal(png(size)) == TOO_MANY_PIXELS
-    assert process("check", io.BytesIO(png((12_000_000, 1)))) == b"PNG"
+    assert refusal(claiming(*size)) == TOO_MANY_PIXELS
+    assert process("check", io.BytesIO(claiming(12_000_000, 1))) == b"PNG"
 
 
 def test_text_that_unfolds_to_fill_the_memory_is_refused() -> None:
-    bomb = b"Comment\x00\x00" + zlib.compress(bytes(2 << 20), 1)
-    assert refusal(png((1, 1), (b"zTXt", bomb), pixels=bytes(4))) == UNREADABLE
+    bomb = PngImagePlugin.PngInfo()
+    bomb.add_text("Comment", "\0" * (2 << 20), zip=True)
+    assert refusal(encoded("PNG", pnginfo=bomb)) == UNREADABLE
