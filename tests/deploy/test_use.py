@@ -108,10 +108,12 @@ def test_a_static_file_has_a_name_that_changes_with_it_and_is_kept_for_ever(used
     assert "immutable" in answer.headers["cache-control"]
 
 
-def test_a_backup_is_made_by_the_command_of_the_live_release(used: Service) -> None:
+def test_a_backup_is_made_and_restored_by_the_command_of_the_live_release(used: Service) -> None:
     made = used.machine.run(used.slug, "backup", "create", check=True)
-    path = made.stdout.split()[-1]
-    used.machine.run(used.slug, "backup", "verify", path, check=True)
+    folder = f"{used.root}/shared/work/restored"
+    used.machine.run(used.slug, "backup", "restore", made.stdout.split()[-1], "--to", folder, check=True)
+    for name in (".env", "data/app.sqlite3"):
+        assert used.machine.path(f"{folder}/{name}").exists()
 
 
 def test_the_doctor_has_nothing_to_say(used: Service) -> None:

@@ -164,7 +164,8 @@ class LocalBackend:
             try:
                 return act()
             except FileNotFoundError:
-                with suppress(FileNotFoundError):
+                # `mkdir` takes a folder that goes while it looks for a file.
+                with suppress(FileNotFoundError, FileExistsError):
                     self._place(path).parent.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
             except NotADirectoryError:
                 raise StorageError(f"{path}: a file stands where a folder is needed") from None
