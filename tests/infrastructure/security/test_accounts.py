@@ -59,14 +59,14 @@ def test_what_happens_to_accounts_is_noted_with_account_and_address(client: Any,
     client.log_in("ada")
     lines = [json.loads(line) for line in (settings.app_dir.path / "logs/audit.jsonl").read_text().splitlines()]
     assert [(line["event"], line["user"], line.get("account"), line["address"]) for line in lines] == [
-        ("register", "ada", None, "192.0.2.1"),
-        ("logout", "ada", None, "192.0.2.1"),
-        ("login failed", None, "ada", "192.0.2.1"),
-        ("login", "ada", None, "192.0.2.1"),
+        ("user.register", "ada", None, "192.0.2.1"),
+        ("user.logout", "ada", None, "192.0.2.1"),
+        ("user.login_failed", None, "ada", "192.0.2.1"),
+        ("user.login", "ada", None, "192.0.2.1"),
     ]
     client.environ_base["REMOTE_ADDR"] = "127.0.0.1"
     numbers = client.get("/metrics").text
-    assert 'audited_total{action="login failed"} 1.0' in numbers
+    assert 'audited_total{action="user.login_failed"} 1.0' in numbers
 
 
 def test_an_account_that_cannot_be_stored_is_not_noted(client: Any, settings: Settings, commit_fails: Any) -> None:

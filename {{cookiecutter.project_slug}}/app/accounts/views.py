@@ -47,7 +47,7 @@ def register() -> ResponseReturnValue:
         form.username.errors = ["This name is taken."]
         return render_template("accounts/register.html", form=form), 422
     _start_session(user)
-    audit("register")
+    audit("user.register")
     flash(f"Welcome, {user.username}.")
     return redirect(url_for("index"))
 
@@ -74,12 +74,12 @@ def login() -> ResponseReturnValue:
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
     user = find_user(form.username.data or "")
     if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
-        audit("login failed", account=form.username.data)
+        audit("user.login_failed", account=form.username.data)
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
     following = session.get("next") or url_for("index")
     _start_session(user)
-    audit("login")
+    audit("user.login")
     return redirect(following)
 
 
@@ -90,7 +90,7 @@ def logout() -> ResponseReturnValue:
     if request.method == "GET":
         return render_template("accounts/logout.html")
     current_user.session_key = new_session_key()
-    audit("logout")
+    audit("user.logout")
     known = session.get(KNOWN)
     logout_user()
     session.clear()
