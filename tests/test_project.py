@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from baking import PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, replace, run_in
+from baking import PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
 from demo import PAGES, fetch, free_port, stop, wait_until_ready
 from releasing import commit, make
 
@@ -52,40 +52,43 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
 def test_a_first_feature_as_the_readme_shows_it_runs_and_passes_the_gate_without_the_blog(bake: Bake) -> None:
     project = bake(example="none")
     readme = (project / "README.md").read_text()
-    files = re.findall(r"`(app/notes/\w+\.py)`:\n\n```python\n(.*?)```", readme, re.DOTALL)
-    assert len(files) == 3
-    for path, text in files:
-        (project / path).parent.mkdir(exist_ok=True)
-        (project / path).write_text(text)
-    replace(project / "config/app.yaml", "features: [", "features: [notes, ")
-    replace(project / "pyproject.toml", '"(blog) | ops"', '"(blog) | notes | ops"')
+    add_notes(project)
     run(project, "make setup")
     for command in re.findall(r"`(\.venv/bin/python main\.py db [^`]+)`", readme):
         run(project, command)
-    assert len(list((project / "database/versions").glob("*_notes_*.py"))) == 1
+    assert len(list((project / "database/versions/notes").glob("*.py"))) == 1
 
     serve("make dev", project, [*PAGES, "/notes"], {})
     run(project, "make ci")
 
 
-def test_removing_the_example_as_the_readme_says_leaves_a_project_without_it(bake: Bake) -> None:
+def add_notes(project: Path) -> None:
+    """The feature that the README shows, in a project."""
+    files = re.findall(r"`(app/notes/\w+\.py)`:\n\n```python\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)
+    assert len(files) == 3
+    for path, text in files:
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text(text)
+
+
+def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake) -> None:
     blog, none = bake(example="blog"), bake(example="none")
     make(blog, "setup")
+    add_notes(blog)
+    for words in (["revision", "-m", "notes"], ["upgrade"]):
+        assert run_in(blog, PROJECT_VENV / "bin/python", "main.py", "db", *words).returncode == 0
     paragraph = next(part for part in (blog / "README.md").read_text().split("\n\n") if "is an example" in part)
     [command] = re.findall(r"`\S*python (main\.py [^`]+)`", paragraph)
-    result = run_in(blog, PROJECT_VENV / "bin/python", *command.split())
+    result = run_in(blog, PROJECT_VENV / "bin/python", *command.split(), "--yes")
     assert result.returncode == 0, result.stdout
     for path in re.findall(r"`([\w/.]*/[\w/.]*)`", paragraph):
-        if path == "config/app.yaml":
-            replace(blog / path, "[blog, ", "[")
-        elif path.endswith("/"):
-            shutil.rmtree(blog / path)
-        else:
-            (blog / path).unlink()
+        shutil.rmtree(blog / path)
 
     make(blog, "setup")
 
-    own = r"README\.md|instance/.*|(.*/)?__pycache__/.*"
+    check = run_in(blog, PROJECT_VENV / "bin/python", "main.py", "db", "check")
+    assert check.returncode == 0, check.stdout
+    own = r"README\.md|instance/.*|(.*/)?__pycache__/.*|app/notes/.*|database/versions/notes/.*"
     left = {path: file for path, file in files_of(blog).items() if not re.fullmatch(own, path)}
     assert left == {path: file for path, file in files_of(none).items() if path != "README.md"}
 

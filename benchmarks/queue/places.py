@@ -171,7 +171,6 @@ class Places:
             "QUEUE_URL": place.queue,
             "RECORD": str(place.record),
             "APP_DIR": str(place.folder / "app"),
-            "APP_APP__FEATURES": '["bench", "blog", "accounts", "ops"]',
         }
 
 

@@ -7,7 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app import errors, extensions, files, logs, metrics, pages, request_hooks, services, telemetry, transfers, watchdog
 from app.commands import queue, schedule
-from config import Settings, load, require_safe
+from config import Settings, feature_names, load, require_safe
 from database.schedule import SCHEDULES
 
 
@@ -25,7 +25,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     logs.set_up(settings)
     telemetry.start(settings)
     import_module("app.jobs")  # Here, so that a mistake in a schedule is one line, as in those of the features.
-    features = [import_module(f"app.{name}") for name in settings.app.features]
+    features = [import_module(f"app.{name}") for name in feature_names()]
     if unknown := set(settings.schedule.disabled) - set(SCHEDULES):
         raise settings.wrong("schedule.disabled", min(unknown), f"expected some of {', '.join(sorted(SCHEDULES))}")
 

@@ -8,12 +8,12 @@ from typing import Any
 from flask import Flask, render_template, request
 from markupsafe import Markup
 
-from config import Settings
+from config import Settings, feature_names
 
 
 def register(app: Flask, settings: Settings) -> None:
     """Give templates the settings, the `day` filter, and versions of static files."""
-    app.jinja_env.globals["settings"] = settings
+    app.jinja_env.globals.update(settings=settings, features=feature_names())
     app.add_template_filter(day)
     # In development, files change while the service runs.
     if not app.config["TEMPLATES_AUTO_RELOAD"]:

@@ -59,12 +59,14 @@ def require_migrated(app: Flask) -> None:
     Raises:
         ConfigError: the database cannot be reached, or waits for a migration.
     """
-    from database.migrations import pending
+    from database.migrations import missing, pending
 
     try:
         with app.app_context():
-            if pending(svcs.flask.get(Engine)):
+            if pending(engine := svcs.flask.get(Engine)):
                 raise ConfigError(UPGRADE)
+            if lacking := missing(engine):
+                raise ConfigError(f"The database lacks {', '.join(lacking)}; see: python main.py db check")
     except OperationalError as error:
         reason = " ".join(str(error.orig).split())
         raise ConfigError(f"database: {reason}; see where: `python main.py config show`") from None

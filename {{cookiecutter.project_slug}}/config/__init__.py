@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from config.appdir import PARTS, ROOT, AppDir
 from config.errors import ConfigError
-from config.loading import find_app_dir, load, project_release, project_version
+from config.loading import feature_names, find_app_dir, load, project_release, project_version
 from config.masking import mask, printable
 from config.safety import require_safe
 from config.settings import SECTIONS, Settings
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "Settings",
     "exit_on_problems",
+    "feature_names",
     "find_app_dir",
     "load",
     "mask",

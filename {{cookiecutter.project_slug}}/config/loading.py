@@ -73,6 +73,11 @@ def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) ->
     return AppDir(root / "instance")
 
 
+def feature_names(root: Path = ROOT) -> list[str]:
+    """The features: the folders of `app/` that are packages."""
+    return sorted(path.parent.name for path in (root / "app").glob("*/__init__.py"))
+
+
 def project_version(root: Path = ROOT) -> str:
     return str(_project(root)["version"])
 

@@ -19,9 +19,6 @@ def _problems(settings: Settings) -> Iterator[str]:
     secret, where = settings.app.secret_key, f"{settings.origins['app.secret_key']}: app.secret_key"
     if not secret:
         yield f"{where}: SECRET_KEY is not set; run `{MAKE}`, which writes one into the app folder's .env"
-    for name in settings.app.features:
-        if not (settings.root / "app" / name).is_dir():
-            yield str(settings.wrong("app.features", name, "expected a folder of app/"))
     if settings.environment != "production":
         return
     # 32 random bytes are 43 characters in base64, or 64 hexadecimal digits, of which more than 10 are different.

@@ -22,7 +22,6 @@ class App(Struct, frozen=True):
     name: Text
     slug: Text
     description: str
-    features: list[Text]
     secret_key: str
     secret_key_fallbacks: list[str]
     debug: bool

@@ -1,4 +1,7 @@
-"""`main.py db`: Alembic's own commands on the configured database, with errors of one line."""
+"""`main.py db`: Alembic's own commands on the configured database, with errors of one line, and `drop`."""
+
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,10 +18,13 @@ def db(words: tuple[str, ...]) -> None:
 
     \b
     upgrade             apply all migrations that are new
-    downgrade REVISION  undo migrations down to REVISION; -1 undoes one, base all
-    revision -m TEXT    write a migration from what the models say and the tables lack
+    downgrade REVISION  undo migrations down to REVISION; blog@base: all of a feature
+    revision -m TEXT    write migrations from what the models say and the tables lack
     current             show the revisions that the database is at
     check               exit with 1 if the models say something that no migration does
+
+    \b
+    drop FEATURE        delete the tables of a feature, after asking (--yes: at once)
     """  # noqa: D301  (click wants the character itself, which ends its wrapping of lines)
     from alembic.config import CommandLine
     from alembic.util import CommandError
@@ -26,10 +32,13 @@ def db(words: tuple[str, ...]) -> None:
     from database.migrations import alembic_config
 
     become_service_user(find_app_dir())
-    alembic = CommandLine("python main.py db")
-    options = alembic.parser.parse_args([*words, "heads"] if words == ("upgrade",) else words)
-    options.autogenerate, options.raiseerr = True, True
     try:
+        if words[0] == "drop":
+            drop.main(words[1:], "python main.py db drop", standalone_mode=False)
+            return
+        alembic = CommandLine("python main.py db")
+        options = alembic.parser.parse_args([*words, "heads"] if words == ("upgrade",) else words)
+        options.autogenerate, options.raiseerr = True, True
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
         raise click.ClickException(str(error)) from None
@@ -37,3 +46,39 @@ def db(words: tuple[str, ...]) -> None:
         raise click.ClickException(
             f"database/versions/: found no revision {error}, which another one follows"
         ) from None
+
+
+@click.command()
+@click.argument("feature")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def drop(feature: str, yes: bool) -> None:
+    """Delete the tables of FEATURE, with all that is in them."""
+    from alembic import command
+    from alembic.runtime.environment import EnvironmentContext
+    from sqlalchemy import func, select, table
+
+    from database.branches import INFRASTRUCTURE, branches, dependents, tables_of
+    from database.migrations import alembic_config, scripts
+
+    features = branches(scripts()) - {INFRASTRUCTURE}
+    if feature not in features:
+        raise click.ClickException(f"{feature!r}: has no migrations, expected one of {', '.join(sorted(features))}")
+    if others := dependents(feature, scripts()):
+        raise click.ClickException(f"{feature}: its tables are referred to by {', '.join(sorted(others))}")
+    lost: list[str] = []
+
+    def look(_revision: Any, context: Any) -> list[Any]:
+        for name in tables_of(feature, context.connection, Path(scripts().dir, "versions")):
+            rows = context.connection.scalar(select(func.count()).select_from(table(name)))
+            lost.append(f"{name} ({rows:,} rows)")
+        return []
+
+    with EnvironmentContext(alembic_config(), scripts(), fn=look):
+        scripts().run_env()
+    if not lost:
+        click.echo(f"{feature}: has no tables here")
+        return
+    if not yes:
+        click.confirm(f"This deletes {', '.join(lost)}. Go on?", abort=True, err=True)
+    command.downgrade(alembic_config(), f"{feature}@base")
+    click.echo(f"deleted: {', '.join(lost)}")

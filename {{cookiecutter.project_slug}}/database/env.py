@@ -16,6 +16,7 @@ from app import create_app
 from config import exit_on_problems
 from database import Base
 from database.base import UtcDateTime
+from database.branches import split
 
 
 class KeepNumbers(SQLiteImpl):
@@ -53,6 +54,12 @@ def render_item(kind: str, item: object, _context: object) -> str | Literal[Fals
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
+# Alembic asks whether the database is at all heads. It is at those that no other branch depends on.
+scripts = context.script
+get_revisions = scripts.get_revisions
+scripts.get_revisions = lambda names: get_revisions(  # type: ignore[method-assign, assignment]
+    scripts.get_heads(consider_depends_on=True) if names == "heads" else names
+)
 # Which revisions run is news for whoever migrates; the rest is noise.
 migrations = logging.getLogger("alembic.runtime.migration")
 migrations.setLevel(logging.INFO)
@@ -76,6 +83,7 @@ with ExitStack() as stack:
         # SQLite alters a table by copying it; this writes such steps where they are needed.
         render_as_batch=True,
         render_item=render_item,
+        process_revision_directives=lambda _context, _revision, directives: split(scripts, directives),
         # A revision that fails half-way leaves nothing behind, on SQLite too.
         transactional_ddl=True,
         transaction_per_migration=True,

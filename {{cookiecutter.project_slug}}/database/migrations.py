@@ -7,7 +7,9 @@ from pathlib import Path
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect
+
+from database.base import Base
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
@@ -28,7 +30,17 @@ def applied(engine: Engine) -> set[str]:
         return set(MigrationContext.configure(connection).get_current_heads())
 
 
+def missing(engine: Engine) -> list[str]:
+    """The columns that the models have and the database lacks, whatever revisions it says it is at."""
+    found = inspect(engine).get_multi_columns()
+    names = {table: {column["name"] for column in columns} for (_, table), columns in found.items()}
+    columns = (column for table in Base.metadata.tables.values() for column in table.columns)
+    return sorted(str(column) for column in columns if column.name not in names.get(column.table.name, ()))
+
+
 def pending(engine: Engine) -> bool:
     """Whether the database waits for a revision of this code. One that newer code has migrated does not."""
     found, known = applied(engine), scripts()
-    return found != set(known.get_heads()) and found <= {script.revision for script in known.walk_revisions()}
+    # A head that another branch depends on is not recorded.
+    heads = set(known.get_heads(consider_depends_on=True))
+    return found != heads and found <= {script.revision for script in known.walk_revisions()}

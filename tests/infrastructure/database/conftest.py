@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from database import connect
 from database.migrations import alembic_config, scripts
 
-# The shipped revisions, the first one first.
-REVISIONS = [script.revision for script in scripts().walk_revisions()][::-1]
+# What a database is at that has all shipped revisions, and the first one of the infrastructure.
+HEADS = set(scripts().get_heads(consider_depends_on=True))
+FIRST = "0001_infrastructure"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

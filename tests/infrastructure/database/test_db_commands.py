@@ -11,7 +11,7 @@ from config import AppDir
 from database import connect
 from database.migrations import applied
 from main import cli
-from tests.infrastructure.database.conftest import REVISIONS
+from tests.infrastructure.database.conftest import FIRST, HEADS
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ def test_upgrade_goes_to_the_newest_revision_or_to_the_given_one(
     database: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("upgrade", REVISIONS[0]).exit_code == 0
-    assert applied(database) == {REVISIONS[0]}
+    assert run("upgrade", FIRST).exit_code == 0
+    assert applied(database) == {FIRST}
     assert run("upgrade").exit_code == 0
-    assert applied(database) == {REVISIONS[-1]}
+    assert applied(database) == HEADS
 
 
 def test_downgrade_undoes_one_or_all(database: Engine) -> None:
     run("upgrade")
-    assert run("downgrade", "-1").exit_code == 0
-    assert applied(database) == set(REVISIONS[-2:-1])
+    assert run("downgrade", "infrastructure@-1").exit_code == 0
+    assert FIRST in applied(database)
     assert run("downgrade", "base").exit_code == 0
     assert applied(database) == set()
 
@@ -67,14 +67,14 @@ def test_current_and_check_tell_whether_the_tables_are_there(database: Engine) -
     assert run("current").stdout == ""
     run("upgrade")
     assert run("check").exit_code == 0
-    assert run("current").stdout == f"{REVISIONS[-1]} (head)\n"
+    assert {line.split()[0] for line in run("current").stdout.splitlines()} >= HEADS
 
 
 def test_words_are_alembics(database: Engine) -> None:
-    assert "CREATE TABLE queue_message" in run("upgrade", "head", "--sql").stdout
+    assert "CREATE TABLE queue_message" in run("upgrade", "heads", "--sql").stdout
     assert applied(database) == set()
-    assert run("stamp", REVISIONS[0]).exit_code == 0
-    assert applied(database) == {REVISIONS[0]}
+    assert run("stamp", FIRST).exit_code == 0
+    assert applied(database) == {FIRST}
     assert run("nonsense").exit_code == 2
     for words in ((), ("--help",)):
         assert "revision -m TEXT" in run(*words).output

@@ -33,11 +33,6 @@ from config import ConfigError, Settings
             "config/queue.yaml: queue.url: found 'sqs://root:***@queue': "
             "expected nothing, redis://host:port/0 or amqp://user:password@host:port/",
         ),
-        (
-            "APP_APP__FEATURES",
-            '["nowhere"]',
-            "environment variable APP_APP__FEATURES: app.features: found 'nowhere': expected a folder of app/",
-        ),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source_and_without_its_password(

@@ -99,13 +99,6 @@ def test_a_host_that_is_not_trusted_is_refused(make_app: MakeApp) -> None:
         assert "evil.example" not in "".join(answers[-1].text.split("not trusted")[1:])
 
 
-def test_a_feature_that_the_settings_do_not_name_is_not_there(make_app: MakeApp, settings: Settings) -> None:
-    features = [name for name in settings.app.features if name != "ops"]
-    client = make_app(APP_APP__FEATURES=str(features).replace("'", '"')).test_client()
-    assert client.get("/livez").status_code == 404
-    assert client.get("/login").status_code == 200
-
-
 def test_no_answer_brings_back_an_older_session(logged_in: Any) -> None:
     for path in ("/", "/static/style.css", "/nowhere"):
         with logged_in.get(path) as response:

@@ -28,7 +28,7 @@ from werkzeug.datastructures import FileStorage
 from app import create_app
 from app.accounts import User
 from app.services import transaction
-from config import Settings, load
+from config import feature_names, load
 from database.broker import QueueMessage
 from storage.disks import Disks
 
@@ -81,7 +81,7 @@ def picture() -> bytes:
 
 def use(app: Flask, stop: threading.Event) -> None:
     """Register, post, and change pictures until it is time to end."""
-    has_posts = "blog" in features(app)
+    has_posts = "blog" in feature_names()
     rounds = 0
     while not stop.is_set():
         client = app.test_client()
@@ -103,12 +103,6 @@ def use(app: Flask, stop: threading.Event) -> None:
 def body_of(title: str) -> str:
     """The text of a post, which shows that both belong together."""
     return hashlib.sha256(title.encode()).hexdigest() * 20
-
-
-def features(app: Flask) -> list[str]:
-    """The features that the service is made of."""
-    with app.app_context():
-        return svcs.flask.get(Settings).app.features
 
 
 def send(client: Any, path: str, *, page: str | None = None, **fields: Any) -> None:
@@ -143,7 +137,7 @@ def problems(restored: Path, live: Path, environ: dict[str, str]) -> list[str]:
         with transaction(app) as session:
             users = list(session.scalars(select(User)))
             messages = list(session.scalars(select(QueueMessage)))
-            posts = session.execute(text("SELECT title, body FROM post")).all() if "blog" in features(app) else []
+            posts = session.execute(text("SELECT title, body FROM post")).all() if "blog" in feature_names() else []
         by_id = {user.id: user for user in users}
         named = [("media", user.picture) for user in users if user.picture]
         named += [("default", f"accounts/uploads/{user.picture_upload}") for user in users if user.picture_upload]

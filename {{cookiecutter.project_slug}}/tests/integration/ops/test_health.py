@@ -52,7 +52,7 @@ def test_a_failure_and_its_end_are_logged_once(app: Flask, client: Any, caplog: 
 
 def test_pending_migrations_say_what_to_run(app: Flask, client: Any) -> None:
     with transaction(app) as session:
-        command.downgrade(alembic_config(session.get_bind().engine), "-1")
+        command.downgrade(alembic_config(session.get_bind().engine), "infrastructure@-1")
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json["checks"]["migrations"].endswith("Run: python main.py db upgrade")

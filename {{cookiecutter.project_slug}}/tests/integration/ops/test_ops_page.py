@@ -78,7 +78,8 @@ def test_it_tells_the_release_and_how_each_service_is(admin: Any, app: Flask) ->
     text = text_of(admin.get("/ops"))
     version = app.test_client().get("/version").json["version"]  # type: ignore[index]
     assert "database ok migrations ok queue ok storage ok" in text
-    assert f"version {version} environment testing database {', '.join(sorted(scripts().get_heads()))}" in text
+    heads = ", ".join(sorted(scripts().get_heads(consider_depends_on=True)))
+    assert f"version {version} environment testing database {heads}" in text
 
 
 def test_a_service_that_fails_is_named_and_breaks_nothing(admin: Any, app: Flask) -> None:

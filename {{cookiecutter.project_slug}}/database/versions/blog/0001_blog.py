@@ -3,8 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003_blog"
-down_revision = "0002_accounts"
+revision = "0001_blog"
+down_revision = None
+branch_labels = ("blog",)
+depends_on = ("0001_accounts",)
 
 BIG_INTEGER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0001_infrastructure"
 down_revision = None
+branch_labels = ("infrastructure",)
 
 
 def upgrade() -> None:
