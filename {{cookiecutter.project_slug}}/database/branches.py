@@ -52,10 +52,6 @@ def tables_of(branch: str, connection: Connection, versions: Path) -> list[str]:
     return [table for table in inspect(connection).get_table_names() if branch_of(table, versions) == branch]
 
 
-def branches(scripts: ScriptDirectory) -> set[str]:
-    return {Path(script.path).parent.name for script in scripts.walk_revisions()}
-
-
 def dependents(branch: str, scripts: ScriptDirectory) -> set[str]:
     """The other branches that need this one."""
     places = {script.revision: Path(script.path).parent.name for script in scripts.walk_revisions()}

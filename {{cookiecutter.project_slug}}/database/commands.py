@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from config import find_app_dir
+from config import feature_names, find_app_dir
 from config.privileges import become_service_user
 
 
@@ -57,12 +57,11 @@ def drop(feature: str, yes: bool) -> None:
     from alembic.runtime.environment import EnvironmentContext
     from sqlalchemy import func, select, table
 
-    from database.branches import INFRASTRUCTURE, branches, dependents, tables_of
+    from database.branches import dependents, tables_of
     from database.migrations import alembic_config, scripts
 
-    features = branches(scripts()) - {INFRASTRUCTURE}
-    if feature not in features:
-        raise click.ClickException(f"{feature!r}: has no migrations, expected one of {', '.join(sorted(features))}")
+    if feature not in feature_names():
+        raise click.ClickException(f"{feature!r}: no folder of app/, expected one of {', '.join(feature_names())}")
     if others := dependents(feature, scripts()):
         raise click.ClickException(f"{feature}: its tables are referred to by {', '.join(sorted(others))}")
     lost: list[str] = []
