@@ -37,13 +37,16 @@ class Site:
 
     def __init__(self, app: Flask, settings: Settings) -> None:
         self.app, self.settings = app, settings
+        self.query = ""
+        """What makes an address of a file a link to ada's; the others have no use for it."""
         self.cookies: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
         # What varies in an address, by its name in the rule.
         self.values: dict[str, Any] = {"disk": "media", "filename": "style.css", "name": "remove_expired"}
         self.values |= {"path": "a.png", "username": "ada"}
         self.rules = sorted(app.url_map.iter_rules(), key=lambda rule: (rule.endpoint, rule.rule))
-        self.watcher = sqlite3.connect(settings.app_dir.database)
+        # The database is looked at from outside of the service, and kept as it was in the beginning.
+        self.watcher, self.saved = sqlite3.connect(settings.app_dir.database), sqlite3.connect(":memory:")
 
     def address(self, rule: Rule) -> str:
         """The address of something that is there, and ada's if it is anyone's."""
@@ -66,20 +69,33 @@ class Site:
         picture = BytesIO()
         Image.new("RGB", (4, 4)).save(picture, "PNG")
         picture.seek(0)
-        given = {"username": "newcomer", "email": "new@example.org", "password": PASSWORD, "title": "t", "body": "b"}
-        given |= {"picture": FileStorage(picture, "a.png", content_type="image/png"), **fields}
+        given: dict[str, Any] = {"username": "newcomer", "email": "new@example.org", "password": PASSWORD}
+        given |= {"title": "t", "body": "b", "csrf_token": token, **fields}
+        given["picture"] = FileStorage(picture, "a.png", content_type="image/png")
         given["file"] = FileStorage(BytesIO(b"title,body\nt,b\n"), "a.csv", content_type="text/csv")
-        if token:
-            given["csrf_token"] = token
         stream, _, boundary = stream_encode_multipart(MultiDict(given))
         return {"data": stream.read(), "content_type": f"multipart/form-data; boundary={boundary}"}
 
     def state(self) -> tuple[object, ...]:
         """Differs from an earlier one if anything was written meanwhile, to the database or to the disks."""
-        [version] = self.watcher.execute("PRAGMA data_version").fetchone()
         folder, parts = self.settings.app_dir.path, ("data/uploads", "data/batches", "data/exports", "media")
         found = [path for part in parts for path in (folder / part).rglob("*") if path.is_file()]
-        return version, sorted((str(path), path.stat().st_mtime_ns) for path in found)
+        return self.version(), sorted((str(path), path.stat().st_mtime_ns) for path in found)
+
+    def save(self) -> None:
+        """Keep what is in the database now."""
+        self.watcher.backup(self.saved)
+        self.seen = self.version()
+
+    def restore(self) -> None:
+        """Undo what was written to the database."""
+        if self.version() != self.seen:
+            self.saved.backup(self.watcher)
+            self.seen = self.version()
+
+    def version(self) -> int:
+        """Another number after each commit of the service."""
+        return int(self.watcher.execute("PRAGMA data_version").fetchone()[0])
 
     def missing_headers(self, response: TestResponse) -> set[str]:
         """What every answer should have, and this one has not."""
@@ -119,5 +135,7 @@ def site(app: Flask, settings: Settings, disks: Disks, monkeypatch: pytest.Monke
         site.query = files.link("media", "a.png", timedelta(hours=1)).partition("?")[2]
     for who in ("visitor", "ada", "grace", "admin"):
         site.log_in(who)
+    site.save()
     yield site
     site.watcher.close()
+    site.saved.close()
