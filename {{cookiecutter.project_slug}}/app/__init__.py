@@ -5,7 +5,7 @@ from importlib import import_module
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import errors, extensions, files, logs, metrics, pages, request_hooks, services, telemetry, transfers
+from app import errors, extensions, files, logs, metrics, pages, request_hooks, services, telemetry, transfers, watchdog
 from app.commands import queue, schedule
 from config import Settings, load, require_safe
 from database.schedule import SCHEDULES
@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     metrics.register(app)
     # Before the extensions, which may refuse a request: that answer has an identity and headers as well.
     request_hooks.register(app, settings)
+    watchdog.register(app, settings)
     extensions.register(app)
     errors.register(app)
     pages.register(app, settings)

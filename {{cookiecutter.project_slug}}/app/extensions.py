@@ -1,13 +1,14 @@
 """Flask extensions that features use by name."""
 
 from collections.abc import Callable
+from hmac import compare_digest
 from ipaddress import IPv6Address
 from typing import Any, TypeVar
 
 import svcs
 from flask import Flask, abort, flash, redirect, request, session, url_for
 from flask_limiter import Limiter, RouteLimit
-from flask_login import LoginManager
+from flask_login import LoginManager, current_user
 from flask_wtf import CSRFProtect
 from sqlalchemy import Engine
 from werkzeug.wrappers import Response
@@ -17,12 +18,21 @@ from database import rate_limits  # noqa: F401  (makes database:// known to the 
 
 View = TypeVar("View", bound=Callable[..., Any])
 
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+# What a proxy adds to a request that it passes on.
+PROXY_HEADERS = ("forwarded", "via", "x-forwarded-", "x-real-ip")
+
 # A cookie holds no more than 4 kB. From a longer address, people come back to the front page.
 LONGEST_NEXT = 1000
 
 
-def client_network() -> str:
-    """What counts as one client: an IPv4 address, or an IPv6 network of 64 bits, all of which one machine can have."""
+def client() -> str:
+    """What counts as one: an account that is logged in, else an IPv4 address, or an IPv6 network of 64 bits.
+
+    One machine can have all addresses of such a network.
+    """
+    if current_user.is_authenticated:
+        return f"account {current_user.id}"
     try:
         address = IPv6Address(request.remote_addr or "::")
     except ValueError:
@@ -31,7 +41,7 @@ def client_network() -> str:
 
 
 csrf = CSRFProtect()
-limiter = Limiter(client_network, storage_uri="database://", headers_enabled=True)
+limiter = Limiter(client, storage_uri="database://", headers_enabled=True)
 login_manager = LoginManager()
 
 
@@ -48,13 +58,41 @@ def accepts_files(view: View) -> View:
     return view
 
 
-def rate_limited(name: str) -> RouteLimit:
-    """Limit how often an address may post to a view, by the limit of that name in `config/security.yaml`."""
+def rate_limited(name: str, key: Callable[[], str] = client) -> RouteLimit:
+    """Limit how often a client, or what else `key` names, may post to a view: `config/security.yaml` says how often."""
     return limiter.limit(
         lambda: svcs.flask.get(Settings).security.rate_limits[name],
+        key_func=key,
         methods=["POST"],
         error_message="Too many attempts. Please wait a while, then try again.",
     )
+
+
+def quota(name: str) -> int:
+    """How many of what is called `name` an account may have."""
+    return svcs.flask.get(Settings).security.quotas[name]
+
+
+def require_room(name: str, used: int) -> None:
+    """Refuse a request for one more when an account has used up its quota."""
+    if used >= (most := quota(name)):
+        abort(403, f"An account may have {most:,} {name}, and yours has {used:,}.")
+
+
+def is_operator() -> bool:
+    """Whether a request comes straight from this machine, with no proxy between, or has the token of /metrics."""
+    token = svcs.flask.get(Settings).telemetry.metrics_token
+    given = request.headers.get("Authorization", "").encode()
+    passed_on = any(name.lower().startswith(PROXY_HEADERS) for name, _ in request.headers)
+    # On a Unix socket there is no address; its folder's rights say who may connect.
+    is_on_this_machine = request.remote_addr in (*LOOPBACK, "", None) and not passed_on
+    return is_on_this_machine or bool(token and compare_digest(given, f"Bearer {token}".encode()))
+
+
+def require_operator() -> None:
+    """For all others, there is no such page."""
+    if not is_operator():
+        abort(404)
 
 
 def wants_json() -> bool:

@@ -10,10 +10,10 @@ import svcs
 from flask import abort, jsonify, render_template
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
-from sqlalchemy import JSON, ForeignKey, String, delete, select, update
+from sqlalchemy import JSON, ForeignKey, String, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from app.extensions import wants_json
+from app.extensions import require_room, wants_json
 from app.removals import remove_unnamed
 from database import Base, utc_now
 from database.schedule import scheduled
@@ -50,10 +50,12 @@ class Transfer(Base):
 
 def new_transfer(disk: str, file_name: str, total: int) -> Transfer:
     """A transfer of the user who is logged in. The caller sends its job."""
-    key = secrets.token_hex(16)
+    session, key = svcs.flask.get(Session), secrets.token_hex(16)
+    kept = select(func.count()).select_from(Transfer).where(Transfer.owner_id == current_user.id)
+    require_room("transfers", session.scalar(kept) or 0)
     file = f"{FOLDER}/{key}/{file_name}"
     transfer = Transfer(id=key, owner_id=current_user.id, disk=disk, file=file, total=total)
-    svcs.flask.get(Session).add(transfer)
+    session.add(transfer)
     return transfer
 
 

@@ -6,13 +6,22 @@ from functools import lru_cache
 from typing import Any
 
 NAMES = (
-    "passw(?:or)?d|passphrase|secret|token|credential|authorization|cookie|dsn|signature"
+    r"passw(?:or)?d|passphrase|\bpass\b|\bpwd\b|secret|token|credential|authorization|cookie|dsn|signature|\bsig\b"
     "|(?:access|account|api|private|session|signing)[_-]?key"
 )
 SECRET_NAME = re.compile(NAMES, re.IGNORECASE)
 # No two repetitions follow each other that could share a text: a long one that somebody sent must not keep us busy.
-PASSWORD_IN_URL = re.compile(r"(://[^\s:/@]{0,200}):\S{0,1000}@")
-SECRET_IN_QUERY = re.compile(rf"((?:^|[?&])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}=)[^&\s]*", re.IGNORECASE)
+IN_TEXT = (
+    # A password in a URL, or what stands alone in its place.
+    re.compile(r"(://[^\s:/@]{0,200}:)\S{0,1000}@"),
+    re.compile(r"(://)[^\s:/@?]{1,200}@"),
+    re.compile(rf"((?:^|[?&;,\s'\"(])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}=)[^&;\s]*", re.IGNORECASE),
+    # A header, to its end.
+    re.compile(r"((?:authorization|cookie|api-?key)['\"]?\s{0,3}[:,]\s{0,3}['\"]?)[^'\"\r\n]+", re.IGNORECASE),
+    re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)(?:[^-]|-(?!----)){1,20000}"),
+)
+# Most texts have none of these, and are left alone at once.
+SIGNS = frozenset("=:,-")
 
 
 def mask(name: str, value: Any) -> Any:
@@ -22,14 +31,18 @@ def mask(name: str, value: Any) -> Any:
     if _is_secret(name):
         return "***" if value != "" else value
     if isinstance(value, str):
-        if "@" in value:
-            value = PASSWORD_IN_URL.sub(r"\1:***@", value)
-        return SECRET_IN_QUERY.sub(r"\1***", value) if "=" in value else value
+        for pattern in () if SIGNS.isdisjoint(value) else IN_TEXT:
+            value = pattern.sub(_hidden, value)
+        return value
     if isinstance(value, Mapping):
         return {key: mask(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [mask("", inner) for inner in value]
     return value
+
+
+def _hidden(found: re.Match[str]) -> str:
+    return f"{found[1]}***{'@' * found[0].endswith('@')}"
 
 
 @lru_cache(maxsize=1000)

@@ -17,6 +17,8 @@ def become_service_user(folder: AppDir) -> None:
     except OSError:
         return  # There is no such folder yet: `appdir make` is root's work.
     if os.geteuid() == 0 != owner.st_uid:
+        # Who it really is, for the audit log.
+        os.environ.setdefault("SUDO_USER", "root")
         try:
             os.initgroups(pwd.getpwuid(owner.st_uid).pw_name, owner.st_gid)
         except KeyError:

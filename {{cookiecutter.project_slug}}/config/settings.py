@@ -68,6 +68,7 @@ class Security(Struct, frozen=True):
     password_min_length: Positive
     argon2: Argon2
     rate_limits: dict[str, Limit]
+    quotas: dict[str, Positive]
     trusted_hosts: list[str]
     max_request_size: Positive
     max_upload_size: Positive

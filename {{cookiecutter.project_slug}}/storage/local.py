@@ -124,9 +124,8 @@ class LocalBackend:
                 self.root.mkdir(FOLDER_MODE, parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 raise StorageError(f"{self.root}: a file stands where a folder is needed") from None
-            probe = self.root / (PARTIAL + secrets.token_hex(16))
-            probe.touch()
-            probe.unlink()
+            if not os.access(self.root, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, "Permission denied")
 
     def url(self, path: str, expires: timedelta) -> str | None:
         return None

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import EpsImagePlugin, GifImagePlugin, Image, PngImagePlugin, TiffImagePlugin
+from PIL import EpsImagePlugin, GifImagePlugin, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from app.accounts import pictures
 from app.accounts.pictures import MOST_SCANS, TOO_MANY_PIXELS, UNREADABLE, UnusablePicture, process, small_picture
@@ -78,3 +78,16 @@ def test_text_that_unfolds_to_fill_the_memory_is_refused() -> None:
     bomb = PngImagePlugin.PngInfo()
     bomb.add_text("Comment", "\0" * (2 << 20), zip=True)
     assert refusal(encoded("PNG", pnginfo=bomb)) == UNREADABLE
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_looks_as_its_colour_profile_says(kind: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    # What it calls red is green, and the other way round.
+    exchanged = profile.replace(b"rXYZ", b"????").replace(b"gXYZ", b"rXYZ").replace(b"????", b"gXYZ")
+    for given, (red, green) in ((profile, (255, 0)), (exchanged, (0, 255)), (exchanged[:200], (255, 0))):
+        small = Image.open(io.BytesIO(process("shrink", io.BytesIO(encoded(kind, icc_profile=given)))))
+        found = small.convert("RGB").getpixel((16, 16))
+        assert isinstance(found, tuple)
+        assert abs(found[0] - red) + abs(found[1] - green) < 20
+        assert "icc_profile" not in small.info

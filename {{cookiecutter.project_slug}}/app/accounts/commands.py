@@ -1,7 +1,5 @@
 """Commands for accounts: create them, set passwords, and choose administrators."""
 
-import logging
-import os
 import sys
 
 import click
@@ -15,11 +13,10 @@ from werkzeug.datastructures import MultiDict
 from app.accounts.forms import RegisterForm
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import hash_password
+from app.audit import audit
 from app.command_line import as_json, print_rows
 from app.services import transaction
 from config import Settings
-
-audit = logging.getLogger("app.audit")
 
 
 @click.group(cls=AppGroup)
@@ -100,6 +97,5 @@ def _ask_for_password(name: str, email: str, *fields: str) -> tuple[RegisterForm
 
 
 def _report(action: str, account: User, outcome: str, **fields: bool) -> None:
-    """Print the outcome, and log it for the audit under the machine's user, since nobody is logged in here."""
-    audit.info(action, extra={"user": f"uid {os.getuid()}", "account": account.username, **fields})
+    audit(action, account=account.username, **fields)
     click.echo(f"{account.username}: {outcome}")

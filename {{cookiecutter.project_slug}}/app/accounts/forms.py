@@ -7,6 +7,7 @@ from flask_wtf.file import FileField, FileRequired
 from wtforms import EmailField, PasswordField, StringField, ValidationError
 from wtforms.validators import DataRequired, Regexp
 
+from app.accounts.passwords import is_common
 from app.accounts.pictures import FORMATS, UnusablePicture, check_picture
 from app.forms import AtMost, Form
 from config import Settings
@@ -52,12 +53,13 @@ class RegisterForm(Form):
         self.password.description = f"At least {self.shortest} characters: a sentence is fine."
 
     def validate_password(self, field: PasswordField) -> None:
-        """Long enough, and not one of the other answers."""
-        password = field.data or ""
+        """Long enough, and neither a common one nor made of one's names, after NIST SP 800-63B, 3.1.1.2."""
+        password, settings = field.data or "", svcs.flask.get(Settings)
         if len(password) < self.shortest:
             raise ValidationError(f"Use at least {self.shortest} characters.")
-        if password.lower() in ((self.username.data or "").lower(), (self.email.data or "").lower()):
-            raise ValidationError("Use something other than your name or address.")
+        names = (self.email.data or "", self.username.data or "", settings.app.name, settings.app.slug)
+        if is_common(password, names):
+            raise ValidationError("This is a common password, or made of names. Use something longer or less usual.")
 
 
 class LoginForm(Form):

@@ -2,14 +2,17 @@
 
 import re
 import secrets
+import time
 from datetime import datetime
 
 import svcs
+from flask import session
 from flask_login import UserMixin
 from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.extensions import login_manager
+from config import Settings
 from database import Base, PrimaryKey, utc_now
 
 
@@ -60,5 +63,7 @@ def find_user(username: str) -> User | None:
 
 @login_manager.user_loader
 def load_user(session_key: str) -> User | None:
-    """The user whose session has that key; None if the account is gone or has ended its sessions."""
+    """The user whose session has that key; None if the session is over, or the account is gone or has ended it."""
+    if session.get("since", 0) + svcs.flask.get(Settings).security.session_lifetime < time.time():
+        return None  # However often it was used.
     return svcs.flask.get(Session).scalar(select(User).where(User.session_key == session_key))

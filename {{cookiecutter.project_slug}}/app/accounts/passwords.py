@@ -1,16 +1,26 @@
 """Password hashes, after the OWASP Password Storage Cheat Sheet."""
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from werkzeug.exceptions import ServiceUnavailable
 
 from app.accounts.models import User
 from config.settings import Argon2
 
+# Characters of a password that are looked at for common ones.
+JUDGED = 16
+# Passwords that a process hashes at the same time; each takes all that a processor has.
+turns = threading.BoundedSemaphore(2)
+
 
 def hash_password(password: str, cost: Argon2) -> str:
-    return _hasher(cost).hash(password)
+    with _turn():
+        return _hasher(cost).hash(password)
 
 
 def check_password(user: User | None, password: str, cost: Argon2) -> bool:
@@ -20,13 +30,36 @@ def check_password(user: User | None, password: str, cost: Argon2) -> bool:
     that was made at another cost is replaced.
     """
     hasher = _hasher(cost)
+    with _turn():
+        try:
+            hasher.verify(user.password_hash if user else _unknown_users_hash(cost), password)
+        except (VerificationError, InvalidHashError):
+            return False
+        if user and hasher.check_needs_rehash(user.password_hash):
+            user.password_hash = hasher.hash(password)
+        return user is not None
+
+
+def is_common(password: str, names: Sequence[str]) -> bool:
+    """Whether what is left of a password without these names is one of those that are tried first."""
+    # Its lists take a moment to load.
+    from zxcvbn import zxcvbn  # type: ignore[import-untyped]
+
+    for name in names:
+        password = password.lower().replace(name.lower(), "")
+    # Below a million guesses. Its work grows with the square of the length and faster, so only the beginning is asked.
+    return not password or zxcvbn(password[:JUDGED])["score"] < 2
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """While as many are hashed as may be, others are told to come back: a queue of them would hold up every page."""
+    if not turns.acquire(blocking=False):
+        raise ServiceUnavailable("Many people log in right now. Please try again in a moment.", retry_after=5)
     try:
-        hasher.verify(user.password_hash if user else _unknown_users_hash(cost), password)
-    except (VerificationError, InvalidHashError):
-        return False
-    if user and hasher.check_needs_rehash(user.password_hash):
-        user.password_hash = hasher.hash(password)
-    return user is not None
+        yield
+    finally:
+        turns.release()
 
 
 @cache

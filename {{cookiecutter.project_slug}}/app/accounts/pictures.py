@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 # What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -84,10 +84,15 @@ def shrink(stream: BinaryIO) -> bytes:
         if image.mode == "I;16":
             # Converted directly, all but the darkest greys would turn white.
             image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        mode = "RGBA" if image.has_transparency_data else "RGB"
+        side = min(SIDE, *image.size)
+        image = ImageOps.fit(image if image.mode == "CMYK" else image.convert(mode), (side, side))
+        with suppress(OSError, ImageCms.PyCMSError):  # It has no colour profile, or a damaged one.
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(opened.info.get("icc_profile", b"")))
+            image = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode=mode) or image
+        image = image.convert(mode)
     file = io.BytesIO()
-    side = min(SIDE, *image.size)
-    ImageOps.fit(image, (side, side)).save(file, "WEBP", quality=85, exif=b"", xmp=b"")
+    image.save(file, "WEBP", quality=85, exif=b"", xmp=b"")
     return file.getvalue()
 
 

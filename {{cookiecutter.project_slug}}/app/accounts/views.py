@@ -2,7 +2,9 @@
 
 import secrets
 import shutil
+import time
 from datetime import timedelta
+from hashlib import sha256
 
 import svcs
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
@@ -15,6 +17,7 @@ from app.accounts.forms import LoginForm, PictureForm, RegisterForm
 from app.accounts.jobs import UPLOADS, make_picture
 from app.accounts.models import User, find_user, new_session_key
 from app.accounts.passwords import check_password, hash_password
+from app.audit import audit
 from app.extensions import accepts_files, login_manager, rate_limited
 from app.removals import remove_later
 from config import Settings
@@ -22,6 +25,8 @@ from storage.disks import Disks
 
 blueprint = Blueprint("accounts", __name__, template_folder="templates")
 login_manager.login_view = "accounts.login"
+# In the session, which outlives a logout: the account that this browser was logged in to last.
+KNOWN = "known"
 
 
 @blueprint.route("/register", methods=["GET", "POST"])
@@ -42,12 +47,24 @@ def register() -> ResponseReturnValue:
         form.username.errors = ["This name is taken."]
         return render_template("accounts/register.html", form=form), 422
     _start_session(user)
+    audit("register")
     flash(f"Welcome, {user.username}.")
     return redirect(url_for("index"))
 
 
+def wanted_account() -> str:
+    """The account that somebody wants to log in to. Who has been in it, on this browser, is counted apart.
+
+    So its owner gets in while others guess (OWASP: device cookies). It is a hash, because the text may be anything.
+    """
+    name = request.form.get("username", "").strip().lower()
+    hashed = sha256(name.encode(errors="replace")).hexdigest()
+    return f"{hashed} known" if session.get(KNOWN) == hashed else hashed
+
+
 @blueprint.route("/login", methods=["GET", "POST"])
 @rate_limited("login")
+@rate_limited("account", key=wanted_account)
 def login() -> ResponseReturnValue:
     """Log in, and go on to the page that asked for it."""
     if current_user.is_authenticated:
@@ -57,10 +74,12 @@ def login() -> ResponseReturnValue:
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
     user = find_user(form.username.data or "")
     if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
+        audit("login failed", account=form.username.data)
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
     following = session.get("next") or url_for("index")
     _start_session(user)
+    audit("login")
     return redirect(following)
 
 
@@ -71,8 +90,11 @@ def logout() -> ResponseReturnValue:
     if request.method == "GET":
         return render_template("accounts/logout.html")
     current_user.session_key = new_session_key()
+    audit("logout")
+    known = session.get(KNOWN)
     logout_user()
     session.clear()
+    session.permanent, session[KNOWN] = True, known
     flash("You are logged out.")
     return redirect(url_for("index"))
 
@@ -125,4 +147,6 @@ def _start_session(user: User) -> None:
     """Log in with a fresh session that carries nothing over from before (OWASP: session fixation)."""
     session.clear()
     session.permanent = True
+    session["since"] = time.time()
+    session[KNOWN] = sha256(user.username.encode()).hexdigest()
     login_user(user)

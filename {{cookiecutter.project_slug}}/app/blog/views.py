@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from app.blog.forms import ImportForm, PostForm
 from app.blog.jobs import export_posts, import_posts
 from app.blog.models import Post, count_posts, find_post, posts_with_authors
-from app.extensions import accepts_files, rate_limited
+from app.extensions import accepts_files, rate_limited, require_room
 from app.paging import requested_page
 from app.transfers import new_transfer
 from database import utc_now
@@ -31,10 +31,12 @@ def show(post_id: int) -> ResponseReturnValue:
 
 @blueprint.route("/posts/new", methods=["GET", "POST"])
 @login_required
+@rate_limited("post")
 def new() -> ResponseReturnValue:
     form = PostForm()
     if not form.validate_on_submit():
         return render_template("blog/edit.html", form=form, post=None), 422 if form.is_submitted() else 200
+    require_room("posts", count_posts(current_user.id))
     post = Post(author_id=current_user.id, title=form.title.data, body=form.body.data)
     session = svcs.flask.get(Session)
     session.add(post)
@@ -45,6 +47,7 @@ def new() -> ResponseReturnValue:
 
 @blueprint.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
 @login_required
+@rate_limited("post")
 def edit(post_id: int) -> ResponseReturnValue:
     post = _own_post(post_id)
     form = PostForm(obj=post)

@@ -1,6 +1,5 @@
 """The page of administrators: what the service does, and what they can do about it."""
 
-import logging
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from itertools import islice
@@ -16,6 +15,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from werkzeug.wrappers import Response
 
+from app.audit import audit
 from app.extensions import login_manager
 from app.ops.error_log import LoggedError, errors
 from app.ops.views import in_words
@@ -33,7 +33,6 @@ SERVERS = {"amqp": "RabbitMQ", "redi": "Redis"}
 MOST = 20
 
 blueprint = Blueprint("operations", __name__, url_prefix="/ops", template_folder="templates")
-audit = logging.getLogger("app.audit")
 
 
 @blueprint.before_request
@@ -113,10 +112,9 @@ def ago(when: datetime | float) -> Markup:
 
 
 def _back(message: str, action: str = "", **what: object) -> Response:
-    """Go back to the page and show a message there; an action is noted in the audit log, once it is stored."""
+    """Go back to the page and show a message there; an action is noted in the audit log."""
     if action:
-        svcs.flask.get(Session).commit()
-        audit.info(action, extra={"user": current_user.username, **what})
+        audit(action, **what)
     flash(message)
     return redirect(url_for("operations.dashboard"))
 

@@ -12,13 +12,14 @@ TAIL = 256 * 1024
 
 
 class LoggedError(msgspec.Struct):
-    """A line of the log; `exception` is a traceback."""
+    """A line of the log; `exception` is a traceback, and `times` how often it had come within the hour."""
 
     timestamp: datetime
     event: str
     logger: str = ""
     request_id: str = ""
     exception: str = ""
+    times: int = 1
 
 
 def errors(path: Path) -> Iterator[LoggedError]:
