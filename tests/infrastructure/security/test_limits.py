@@ -29,15 +29,19 @@ def test_no_header_of_a_client_makes_it_another_one(make_app: MakeApp, proxies: 
     """Behind a proxy, the last address of X-Forwarded-For is the proxy's own word; all before it are the client's."""
     app = make_app(**LIMIT, APP_WEB__TRUSTED_PROXIES=str(proxies))
 
-    def claim(name: str, number: int) -> dict[str, str]:
-        value = f"for=203.0.113.{number}" if name == "Forwarded" else f"203.0.113.{number}"
-        by_proxy = {"X-Forwarded-For": "192.0.2.1"} if proxies else {}
-        if name == "X-Forwarded-For" and proxies:
-            value = f"{value}, 192.0.2.1"
-        return by_proxy | {name: value}
+    def claim(name: str, address: str) -> dict[str, str]:
+        value = f'for="[{address}]"' if name == "Forwarded" else address
+        if not proxies:
+            return {name: value}
+        return {"X-Forwarded-For": "192.0.2.1", name: f"{value}, 192.0.2.1" if name == "X-Forwarded-For" else value}
 
-    found = statuses(app, *(claim(name, number) for number, name in enumerate(CLAIMS, 1)))
-    assert found == [422, 422] + [429] * (len(CLAIMS) - 2)
+    claims = [claim(name, address) for number, name in enumerate(CLAIMS) for address in claimed(number)]
+    found = statuses(app, *claims)
+    assert found == [422, 422] + [429] * (len(claims) - 2)
+
+
+def claimed(number: int) -> tuple[str, str]:
+    return f"203.0.113.{number}", f"2001:db8:{number:x}::1"
 
 
 def test_behind_a_proxy_visitors_count_apart_and_by_what_they_have(make_app: MakeApp) -> None:
