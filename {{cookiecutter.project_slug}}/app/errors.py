@@ -37,7 +37,7 @@ def http_error(error: exceptions.HTTPException) -> Response:
     if wants_json():
         problem = {"type": "about:blank", "title": error.name, "status": error.code, "detail": error.description}
         response.data, response.content_type = json.dumps(problem), "application/problem+json"
-    elif not isinstance(error, exceptions.SecurityError):  # Its host is refused, so there is no address to link to.
+    elif not isinstance(error, exceptions.SecurityError | exceptions.BadHost):  # Without a host, a page has no links.
         response.data = _page(error, error.code or 500)
     return response
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-import pytest
 from flask import Flask
 
 from app.accounts import User
@@ -88,14 +87,3 @@ def test_an_account_has_limits_and_quotas_from_whatever_address(make_app: MakeAp
     assert statuses == [302, 302, 302, 403, 429]
     exported = [client.submit("/posts/export", page="/profile/ada").status_code for _ in range(3)]
     assert exported == [302, 302, 403]
-
-
-def test_a_session_ends_however_often_it_is_used(
-    app: Flask, logged_in: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with logged_in.session_transaction() as session:
-        session["since"] -= settings.security.session_lifetime - 60
-    assert logged_in.get("/logout").status_code == 200
-    with logged_in.session_transaction() as session:
-        session["since"] -= 60
-    assert logged_in.get("/logout").status_code == 302

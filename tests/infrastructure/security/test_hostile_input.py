@@ -10,7 +10,9 @@ from werkzeug.datastructures import MultiDict
 from wtforms import StringField
 from wtforms.validators import DataRequired, Regexp
 
+from app.extensions import limiter
 from app.forms import AtMost, Form
+from config import Settings
 
 JSON = [b"[1, 2]", b'"x"', b"1", b"true", b"null", b"NaN", b"{", b'{"username": 1}', b'{"username": {"a": [1]}}']
 JSON += [b'{"username": "\\ud800", "title": null}', b"[" * 3000, b"\xff\xfe", b""]
@@ -55,13 +57,13 @@ def posts(app: Flask) -> Iterator[str]:
 
 @pytest.mark.parametrize("is_logged_in", [False, True])
 def test_a_malformed_body_is_never_an_error_of_the_service(
-    app: Flask, client: Any, user: Any, is_logged_in: bool
+    app: Flask, client: Any, user: Any, monkeypatch: pytest.MonkeyPatch, is_logged_in: bool
 ) -> None:
     if is_logged_in:
         client.log_in(user.username)
     page = client.get("/logout" if is_logged_in else "/login").text
     token = page.partition('name="csrf_token"')[2].partition('value="')[2].partition('"')[0]
-    app.config["RATELIMIT_ENABLED"] = False
+    monkeypatch.setattr(limiter, "enabled", False)
     for path in posts(app):
         for kind, body in BODIES:
             headers = {"X-CSRFToken": token, "Referer": "http://localhost/"}
@@ -69,6 +71,16 @@ def test_a_malformed_body_is_never_an_error_of_the_service(
                 path, input_stream=io.BytesIO(body), content_length=len(body), content_type=kind, headers=headers
             )
             assert response.status_code < 500, (path, kind, body)
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_a_host_that_cannot_be_one_is_refused_as_any_other_mistake(
+    client: Any, settings: Settings, accept: str
+) -> None:
+    for host in ("x" * 64, "a..b", "9" * 8000, "x" * 64 + ".example.org:80"):
+        response = client.get("/login", headers={"Host": host, "Accept": accept})
+        assert response.status_code == 400
+        assert settings.security.headers.items() <= dict(response.headers).items()
 
 
 @pytest.mark.parametrize("form", Form.__subclasses__(), ids=lambda form: form.__name__)

@@ -87,7 +87,7 @@ def login() -> ResponseReturnValue:
 @login_required
 def logout() -> ResponseReturnValue:
     """Ask, then end all sessions of the user: a copy of the cookie is worthless afterwards."""
-    if request.method == "GET":
+    if request.method != "POST":
         return render_template("accounts/logout.html")
     current_user.session_key = new_session_key()
     audit("user.logout")
