@@ -189,7 +189,7 @@ def test_a_body_reaches_the_service_when_all_of_it_is_there(bake: Bake, tmp_path
         places = {f"XDG_{name}_HOME": str(tmp_path) for name in ("DATA", "CONFIG")}
         environ = {**os.environ, **places, "SITE_ADDRESS": f"http://{HOST}:{(port := free_port())}"}
         with (log := tmp_path / "log").open("wb") as output:
-            command = ["caddy", "run", "--config", tmp_path / "Caddyfile"]
+            command = ["caddy", "run", "--config", str(tmp_path / "Caddyfile")]
             process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
         stack.callback(process.wait)
         stack.callback(process.kill)
