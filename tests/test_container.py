@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deploy.machine import made_once, packaged_tree
 from deploy.releases import PYTHON
 from releasing import commit, make
 
+HOST = "127.0.0.1"
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 # Arguments: image, volume, user, and then the variables and the command.
 START = """
@@ -178,6 +180,38 @@ def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_pat
                 assert result.returncode == 0, result.stdout
 
 
+def test_a_body_reaches_the_service_when_all_of_it_is_there(bake: Bake, tmp_path: Path) -> None:
+    with socket.create_server((HOST, 0)) as service, ExitStack() as stack:
+        text = (bake(deploy="container") / "deploy/Caddyfile").read_text()
+        text = text.replace("web:8000", "{}:{}".format(*service.getsockname())).replace("{\n", "{\n\tadmin off\n", 1)
+        (tmp_path / "Caddyfile").write_text(text)
+        places = {f"XDG_{name}_HOME": str(tmp_path) for name in ("DATA", "CONFIG")}
+        environ = {**os.environ, **places, "SITE_ADDRESS": f"http://{HOST}:{(port := free_port())}"}
+        with (log := tmp_path / "log").open("wb") as output:
+            command = [str(PROJECT_VENV / "bin/caddy"), "run", "--config", str(tmp_path / "Caddyfile")]
+            process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        wait_for(lambda: "serving initial configuration" in log.read_text(), log)
+
+        def send(text: bytes) -> socket.socket:
+            client = stack.enter_context(socket.create_connection((HOST, port), 30))
+            client.sendall(text.replace(b"HOST", f"{HOST}:{port}".encode()))
+            return client
+
+        def arrived() -> bytes:
+            service.settimeout(30)
+            connection, _ = service.accept()
+            with connection:
+                return connection.recv(9999)
+
+        slow = send(b"POST /slow HTTP/1.1\r\nHost: HOST\r\nContent-Length: 4\r\n\r\nab")
+        send(b"GET /next HTTP/1.1\r\nHost: HOST\r\n\r\n")
+        assert arrived().startswith(b"GET /next ")
+        slow.sendall(b"cd")
+        assert arrived().startswith(b"POST /slow ")
+
+
 def test_the_compose_file_is_valid(bake: Bake) -> None:
     needed("docker-compose")
     project = bake(deploy="container")
@@ -211,13 +245,16 @@ def test_every_variable_is_a_setting_and_every_command_is_there(bake: Bake, tmp_
         assert (project / service.get("command", ["", "web.py"])[1]).is_file(), name
     secret = tmp_path / "database_url"
     secret.write_text("postgresql://service:unknown@database/service")
-    environ = {**ours["web"]["environment"], "APP_DATABASE__URL__FILE": str(secret), "APP_DIR": str(tmp_path)}
-    shown = run_in(project, PROJECT_VENV / "bin/python", "main.py", "config", "show", environ=environ)
+    environ = {"APP_ENV": "production", "APP_DATABASE__URL__FILE": str(secret), "APP_DIR": str(tmp_path)}
+    shown = run_in(
+        project, PROJECT_VENV / "bin/python", "main.py", "config", "show", environ=ours["web"]["environment"] | environ
+    )
     assert shown.returncode == 0, shown.stdout
     values = dict(line.split("  ")[0].split(" = ") for line in shown.stdout.splitlines() if " = " in line)
     assert values["database.url"].endswith('@database/service"')
     assert values["queue.url"] == '"redis://redis:6379/0"'
     assert values["web.trusted_proxies"] == "1"
+    assert json.loads(values["security.trusted_hosts"])[1:] == ["web", "127.0.0.1"]
 
 
 @pytest.mark.parametrize("deploy", ["systemd", "container", "none"])

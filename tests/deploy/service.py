@@ -89,9 +89,12 @@ class Service:
         return sorted(path.name for path in self.machine.path(f"{self.root}/releases").iterdir())
 
     def serving(self) -> str:
-        """The release that answers at its address; empty if none does."""
-        answer = self.get("/version")
-        return json.loads(answer.text)["release"] or "" if answer.status == 200 else ""
+        """The release that answers; empty if none does at its address. Which one it is, it says on its socket alone."""
+        if self.get("/readyz").status != 200:
+            return ""
+        command = ["curl", "--silent", "--max-time", "30", "--unix-socket", f"{self.root}/run/gunicorn.sock"]
+        answer = self.machine.run(*command, f"http://{self.host}/version").stdout
+        return str(json.loads(answer)["release"] or "")
 
     def get(self, path: str, *options: str, host: str | None = None) -> Answer:
         """Ask for a page, as a browser does that finds the machine under the host's name.

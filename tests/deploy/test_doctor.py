@@ -6,6 +6,7 @@ import pytest
 from deploy.service import DEPLOY_PATIENCE, Service
 
 SOCKET_UNIT = "/etc/systemd/system/my_service.socket"
+LOGIN = """echo '{"action": "login", "address": "ADDRESS"}'"""
 # The reference's known mistakes, and others, those together that do not hide one another: what makes each, a point that
 # has to find it, and what people do before they run what the doctor prints.
 FAULTS = {
@@ -56,6 +57,13 @@ FAULTS = {
     "units": [
         ("systemctl disable -q --now my_service-scheduler", "debug 3: the units run", ""),
         ("systemctl start my_service@$(ls releases | head -n 1)", "debug 6", ""),
+    ],
+    "a proxy in front that nginx does not know": [
+        (
+            f"for number in $(seq 20); do {LOGIN} >> shared/logs/audit.jsonl; done".replace("ADDRESS", "10.0.0.5"),
+            "nginx knows visitors apart",
+            f"{LOGIN} >> shared/logs/audit.jsonl".replace("ADDRESS", "10.0.0.6"),
+        ),
     ],
     "a link that was switched by hand": [("ln -sfn releases/$(ls releases | head -n 1) app", "debug 6", "")],
 }

@@ -79,19 +79,22 @@ def require_room(name: str, used: int) -> None:
         abort(403, f"An account may have {most:,} {name}, and yours has {used:,}.")
 
 
-def is_operator() -> bool:
-    """Whether a request comes straight from this machine, with no proxy between, or has the token of /metrics."""
+def is_operator(*, on_socket: bool = True) -> bool:
+    """Whether a request comes from this machine through no proxy, or has the token of /metrics.
+
+    On a Unix socket there is no address, and a proxy whose headers somebody has changed could not be told from an
+    operator: what is worth more than a release's name is not shown there.
+    """
     token = svcs.flask.get(Settings).telemetry.metrics_token
     given = request.headers.get("Authorization", "").encode()
     passed_on = any(name.lower().startswith(PROXY_HEADERS) for name, _ in request.headers)
-    # On a Unix socket there is no address; its folder's rights say who may connect.
-    is_on_this_machine = request.remote_addr in (*LOOPBACK, "", None) and not passed_on
+    is_on_this_machine = request.remote_addr in ((*LOOPBACK, "") if on_socket else LOOPBACK) and not passed_on
     return is_on_this_machine or bool(token and compare_digest(given, f"Bearer {token}".encode()))
 
 
-def require_operator() -> None:
+def require_operator(*, on_socket: bool = True) -> None:
     """For all others, there is no such page."""
-    if not is_operator():
+    if not is_operator(on_socket=on_socket):
         abort(404)
 
 

@@ -17,6 +17,7 @@ import fcntl
 import gzip
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
 import re
@@ -370,7 +371,7 @@ def ask(site: Site, path: str, *, nginx: bool = False) -> tuple[int, bytes]:
         if nginx and site.certificate:
             # Whether browsers take the certificate is another question.
             client.sock = ssl._create_unverified_context().wrap_socket(connection, server_hostname=site.host)  # noqa: S323
-        client.request("GET", path, headers={"X-Forwarded-Proto": "https"})
+        client.request("GET", path)
         response = client.getresponse()
         return response.status, response.read(PIECE)
 
@@ -442,7 +443,8 @@ def find_changed_files(site: Site) -> Iterator[str]:
 
 def find_wrong_answer(site: Site, *, nginx: bool = False) -> Iterator[str]:
     status, body = ask(site, "/readyz", nginx=nginx)
-    if status != 200 or json.loads(body)["release"] != site.live():
+    # Which release it is, the service says on its socket alone.
+    if status != 200 or not (nginx or json.loads(body)["release"] == site.live()):
         yield f"/readyz: found {status} {body[:200]!r}, expected that {site.live()} is ready"
 
 
@@ -460,9 +462,20 @@ def find_leaks(site: Site) -> Iterator[str]:
             yield f"{path}: found {status}, expected 404"
 
 
+def find_hidden_visitors(site: Site) -> Iterator[str]:
+    addresses = []
+    for line in unexpected(site.user, ["tail", "-n", "200", f"{site.shared}/logs/audit.jsonl"]):
+        with suppress(ValueError, LookupError, TypeError):
+            addresses.append(ipaddress.ip_address(json.loads(line)["address"]))
+    newest = addresses[-20:]
+    if len(newest) == 20 and len(set(newest)) == 1 and newest[0].is_private:
+        yield f"the newest {len(newest)} logins are all from {newest[0]}: if that is a proxy, its visitors share limits"
+
+
 LOOKS: dict[str, Callable[[Site], Iterable[str]]] = {
     "leaks": find_leaks,
     "nginx": lambda site: [*unexpected("root", ["nginx", "-t", "-q"]), *find_wrong_answer(site, nginx=True)],
+    "hidden_visitors": find_hidden_visitors,
     "service": lambda site: [f"{name}: {detail}" for name, detail in check(site, site.live()).items()],
     "socket": find_wrong_answer,
     "static_files": find_unsent_static_files,

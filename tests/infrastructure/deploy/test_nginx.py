@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -44,8 +45,11 @@ FILES = {
     "static/1a2b3c4d/style.css": b"p { color: red }",
     "static/1a2b3c4d/.hidden": LEAK.encode(),
     "media/a.png": PICTURE,
-    "media/page.html": b"<script>alert(1)</script>",
-    "media/drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    **{
+        f"media/a.{suffix}": b"alert(1)"
+        for suffix in ("html", "svg", "js", "mjs", "pdf", "xhtml", "xml", "css", "wasm")
+    },
+    "media/no suffix": b"<script>alert(1)</script>",
     "media/.partial/b.png": LEAK.encode(),
     "data/uploads/report ü.pdf": b"a report",
     "data/exports/posts.csv": b"title",
@@ -65,7 +69,7 @@ class Gunicorn(Server):
         self.site = make_site(root=self.folder, host=NAME)
         unit = render(self.site)[Path("/etc/systemd/system/shop@.service")]
         lines = [line for line in unit.splitlines() if line.startswith("Environment=")]
-        variables = [pair for line in lines for pair in line.removeprefix("Environment=").split()]
+        variables = [pair for line in lines for pair in shlex.split(line.removeprefix("Environment="))]
         self.environment |= dict(pair.split("=", 1) for pair in variables)
         self.options["cwd"] = ROOT
         self.database = database
@@ -80,6 +84,8 @@ class Gunicorn(Server):
             path = folder.path / name
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
+        # The unit has the first name; the app folder's file wins.
+        (folder.path / "config/security.yaml").write_text(f"trusted_hosts: [{NAME}, {TLS_NAME}]\n")
         (folder.path / "media/link.png").symlink_to("../.env")
         (folder.path / "media/out").symlink_to("..")
 
@@ -230,9 +236,22 @@ def test_pages_come_from_the_service(nginx: Nginx, tls: bool) -> None:
     assert page.status == 200
     assert b"<h1" in page.data
     assert page.headers.get_all("Strict-Transport-Security") == ["max-age=31536000; includeSubDomains"]
-    assert len(page.headers.get_all("Content-Security-Policy")) == 1
+    assert page.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert [text.count("script-src 'self'") for text in page.headers.get_all("Content-Security-Policy")] == [1]
     assert nginx.ask("/readyz", tls=tls).status == 200
     assert nginx.ask("/nowhere", tls=tls).status == 404
+
+
+def test_the_service_answers_to_the_names_of_the_site_alone(nginx: Nginx, service: Gunicorn) -> None:
+    """Behind nginx too, should another server of it lead to the socket."""
+
+    def ask(host: str) -> int:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(service.site.root / "run/gunicorn.sock"))
+            client.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            return int(client.recv(99).split()[1])
+
+    assert [ask(name) for name in (NAME, f"{NAME}:80", TLS_NAME, "evil.test", "localhost")] == [200, 200, 200, 400, 400]
 
 
 def test_assets_come_from_nginx_and_those_it_does_not_have_from_the_service(nginx: Nginx) -> None:
@@ -256,18 +275,62 @@ def test_assets_come_from_nginx_and_those_it_does_not_have_from_the_service(ngin
     assert "immutable" not in missing.headers["Cache-Control"]
 
 
+OWN_HEADERS = {
+    "Content-Security-Policy": ["default-src 'none'; frame-ancestors 'none'"],
+    "Strict-Transport-Security": ["max-age=31536000; includeSubDomains"],
+    "X-Content-Type-Options": ["nosniff"],
+}
+
+
+def own_headers(answer: Answer) -> dict[str, list[str]]:
+    return {name: answer.headers.get_all(name, []) for name in OWN_HEADERS}
+
+
+def test_nginx_own_answers_have_headers_that_forbid_everything(nginx: Nginx) -> None:
+    answers = [
+        (200, nginx.ask("/static/style.css?v=1a2b3c4d", tls=True)),
+        (400, nginx.ask("/", {"X-Large": "a" * 10_000}, tls=True)),
+        (404, nginx.ask("/.env", tls=True)),
+        (413, nginx.ask("/", {"Content-Length": "9999999999"}, method="POST", tls=True)),
+    ]
+    assert [(answer.status, own_headers(answer)) for _, answer in answers] == [
+        (code, OWN_HEADERS) for code, _ in answers
+    ]
+    # Over plain HTTP, Strict-Transport-Security would mean nothing, and before nginx knows the name it sends none.
+    plain = {**OWN_HEADERS, "Strict-Transport-Security": []}
+    answers = [
+        (301, nginx.ask("/", {"Host": TLS_NAME})),
+        (404, nginx.ask("/.env")),
+        (414, nginx.ask(f"/{'a' * 10_000}")),
+        (421, nginx.ask("/", {"Host": "other.test"}, tls=True)),
+    ]
+    assert [(answer.status, own_headers(answer)) for _, answer in answers] == [(code, plain) for code, _ in answers]
+    sandboxed = {**OWN_HEADERS, "Content-Security-Policy": ["default-src 'none'; sandbox"]}
+    answers = [(403, nginx.ask("/media/", tls=True)), (405, nginx.ask("/media/a.png", method="POST", tls=True))]
+    assert [(answer.status, own_headers(answer)) for _, answer in answers] == [(code, sandboxed) for code, _ in answers]
+
+
+def test_nginx_has_the_same_headers_while_no_service_runs(tmp_path: Path) -> None:
+    site = render(make_site(root=tmp_path, host=NAME))
+    for nginx in running(Nginx(site[Path("/etc/nginx/conf.d/shop.conf")])):
+        answer = nginx.ask("/", {"X-Forwarded-Proto": "https"})
+        assert (answer.status, own_headers(answer)) == (502, OWN_HEADERS)
+
+
 def test_users_files_are_shown_or_saved_and_never_run(nginx: Nginx) -> None:
     picture = nginx.ask("/media/a.png", {"X-Forwarded-Proto": "https"})
     assert (picture.status, picture.data) == (200, PICTURE)
     assert "Content-Disposition" not in picture.headers
-    for path in ("/media/page.html", "/media/drawing.svg"):
-        page = nginx.ask(path, tls=True)
+    saved = [name for name in FILES if name.startswith("media/") and name != "media/a.png" and "/." not in name]
+    pages = [nginx.ask(f"/{name.replace(' ', '%20')}", tls=True) for name in saved]
+    for page in pages:
         assert page.status == 200
         assert page.headers["Content-Disposition"] == "attachment"
-    for answer in (picture, page):
-        assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
+        # With any other type, a page of the service would run it as a script, or take it as a style sheet.
+        assert page.headers["Content-Type"] == "application/octet-stream"
+    assert len(pages) == 10
+    for answer in (picture, *pages):
+        assert own_headers(answer) == {**OWN_HEADERS, "Content-Security-Policy": ["default-src 'none'; sandbox"]}
 
 
 # What would lead out of `static` and `media`, or to what is hidden in them.
@@ -467,6 +530,9 @@ def test_an_address_has_a_limit_of_requests_and_other_addresses_go_on(crowd: Cal
     # One network of IPv6, in which everybody has 2^64 addresses; and another one.
     assert 429 in crowd(60, "2001:db8::1", "2001:db8::2:1", "2001:db8:0:0:ffff::", method="POST")
     assert crowd(1, "2001:db8:0:1::1", method="POST") == [405]
+    # An address of IPv4, as some proxies write it, is one visitor, whom others have nothing to do with.
+    assert 429 in crowd(60, "::ffff:192.0.2.4", "192.0.2.4", method="POST")
+    assert crowd(1, "::ffff:192.0.2.5", method="POST") == [405]
     assert 429 not in crowd(60, "127.0.0.1", method="POST")
 
 

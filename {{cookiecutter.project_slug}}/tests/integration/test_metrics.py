@@ -75,9 +75,8 @@ def test_only_this_machine_and_clients_with_the_token_see_them(make_app: MakeApp
         ({"REMOTE_ADDR": "::ffff:127.0.0.1"}, {}, True),
         (ELSEWHERE, {}, False),
         ({"REMOTE_ADDR": "::ffff:192.0.2.7"}, {}, False),
-        # Through a Unix socket, by somebody of this machine or by nginx.
-        ({"REMOTE_ADDR": ""}, {}, True),
-        ({"REMOTE_ADDR": ""}, {"X-Forwarded-For": "127.0.0.1"}, False),
+        # Through a Unix socket.
+        ({"REMOTE_ADDR": ""}, {}, False),
         (LOOPBACK, {"X-Forwarded-For": "127.0.0.1"}, False),
         (LOOPBACK, {"X-Forwarded-Proto": "https"}, False),
         (LOOPBACK, {"Forwarded": "for=127.0.0.1"}, False),
