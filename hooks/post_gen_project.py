@@ -180,8 +180,9 @@ def check_data(paths: Iterable[str]) -> list[str]:
     texts = read_texts(paths, findings)
     data = {path: parse(path, text, findings) for path, text in texts.items()}
     if not findings:
-        with open("config/settings.py", encoding="utf-8") as settings:
-            findings += check_config(data, settings.read())
+        import glob
+
+        findings += check_config(data, ["config/settings.py", *sorted(glob.glob("app/*/settings.py"))])
     return findings
 
 
@@ -210,11 +211,19 @@ def parse(path: str, text: str, findings: list[str]) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def check_config(data: dict[str, dict[str, object]], settings: str) -> Iterator[str]:
-    """Each config file's keys are fields of its section in config/settings.py, with values of the fields' types."""
-    structs = {found[1]: dict(re.findall(FIELD, found[0])) for found in re.finditer(STRUCT, settings)}
-    aliases = dict(re.findall(ALIAS, settings))
-    sections = {name: structs[struct] for name, struct in structs["Settings"].items() if struct in structs}
+def check_config(data: dict[str, dict[str, object]], paths: Iterable[str]) -> Iterator[str]:
+    """Each config file's keys are fields of its section in one of the `settings.py`, with values of the fields' types."""
+    structs: dict[str, dict[str, str]] = {}
+    aliases: dict[str, str] = {}
+    sections: dict[str, dict[str, str]] = {}
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        structs |= (own := {found[1]: dict(re.findall(FIELD, found[0])) for found in re.finditer(STRUCT, text)})
+        aliases |= dict(re.findall(ALIAS, text))
+        # A feature's section is called as the feature.
+        sections |= {path.split("/")[1]: fields for fields in own.values() if path.startswith("app/")}
+    sections |= {name: structs[struct] for name, struct in structs["Settings"].items() if struct in structs}
     given: dict[str, set[str]] = {}
     for path, content in data.items():
         folder, _, name = path.rpartition("/")
@@ -222,7 +231,7 @@ def check_config(data: dict[str, dict[str, object]], settings: str) -> Iterator[
         if not path.startswith("config/") or section == "logging":
             continue
         if section not in sections:
-            yield f"{path}: {section} is no section of config/settings.py"
+            yield f"{path}: {section} is no section of config/settings.py, and no feature's"
             continue
         if folder == "config":
             given[section] = set(content)

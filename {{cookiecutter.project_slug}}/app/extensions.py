@@ -58,25 +58,23 @@ def accepts_files(view: View) -> View:
     return view
 
 
-def rate_limited(name: str, key: Callable[[], str] = client) -> RouteLimit:
-    """Limit how often a client, or what else `key` names, may post to a view: `config/security.yaml` says how often."""
+def rate_limited(limit: str | Callable[[], str], key: Callable[[], str] = client) -> RouteLimit:
+    """Limit how often a client, or what else `key` names, may post to a view.
+
+    `limit` is a name in `config/security.yaml`, or returns a text such as "20 per hour" from a feature's own settings.
+    """
     return limiter.limit(
-        lambda: svcs.flask.get(Settings).security.rate_limits[name],
+        limit if callable(limit) else lambda: svcs.flask.get(Settings).security.rate_limits[limit],
         key_func=key,
         methods=["POST"],
         error_message="Too many attempts. Please wait a while, then try again.",
     )
 
 
-def quota(name: str) -> int:
-    """How many of what is called `name` an account may have."""
-    return svcs.flask.get(Settings).security.quotas[name]
-
-
-def require_room(name: str, used: int) -> None:
-    """Refuse a request for one more when an account has used up its quota."""
-    if used >= (most := quota(name)):
-        abort(403, f"An account may have {most:,} {name}, and yours has {used:,}.")
+def require_room(used: int, most: int, what: str) -> None:
+    """Refuse a request for one more when an account has as many as it may have."""
+    if used >= most:
+        abort(403, f"An account may have {most:,} {what}, and yours has {used:,}.")
 
 
 def is_operator(*, on_socket: bool = True) -> bool:

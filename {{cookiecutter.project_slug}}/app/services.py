@@ -45,7 +45,8 @@ def register(app: Flask, settings: Settings) -> None:
             g.session = session
             yield session
 
-    svcs.flask.register_value(app, Settings, settings)
+    for section in (settings, *settings.features.values()):
+        svcs.flask.register_value(app, type(section), section)
     svcs.flask.register_value(app, Engine, engine, ping=_ping_database, on_registry_close=engine.dispose)
     svcs.flask.register_factory(app, Session, open_session)
     svcs.flask.register_value(app, Disks, disks, ping=Disks.check)

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.extensions import require_room, wants_json
 from app.removals import remove_unnamed
+from config import Settings
 from database import Base, utc_now
 from database.schedule import scheduled
 from storage.disks import Disks
@@ -52,7 +53,8 @@ def new_transfer(disk: str, file_name: str, total: int) -> Transfer:
     """A transfer of the user who is logged in. The caller sends its job."""
     session, key = svcs.flask.get(Session), secrets.token_hex(16)
     kept = select(func.count()).select_from(Transfer).where(Transfer.owner_id == current_user.id)
-    require_room("transfers", session.scalar(kept) or 0)
+    most = svcs.flask.get(Settings).security.most_transfers
+    require_room(session.scalar(kept) or 0, most, f"imports and exports of the last {KEPT.days} days")
     file = f"{FOLDER}/{key}/{file_name}"
     transfer = Transfer(id=key, owner_id=current_user.id, disk=disk, file=file, total=total)
     session.add(transfer)

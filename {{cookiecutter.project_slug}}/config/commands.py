@@ -22,8 +22,9 @@ def show() -> None:
     """Print every setting and where it came from. Secrets are masked."""
     settings = load()
     click.echo(f"environment: {settings.environment}\napp folder:  {settings.app_dir.path}\n")
-    for section in sorted(SECTIONS):
-        for key, value in _leaves(section, msgspec.to_builtins(getattr(settings, section))):
+    sections = {name: getattr(settings, name) for name in SECTIONS} | settings.features
+    for section in sorted(sections):
+        for key, value in _leaves(section, msgspec.to_builtins(sections[section])):
             shown = json.dumps(mask(key, value), ensure_ascii=False)
             click.echo(f"{key} = {shown}  {click.style(source_of(key, settings.origins), dim=True)}")
 

@@ -4,10 +4,12 @@ import configparser
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -55,12 +57,14 @@ def load(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> Setting
     def wrong(key: str, reason: str) -> None:
         problems.append(f"{source_of(key.partition('[')[0], origins)}: {key}: {reason}")
 
-    sections = {name: _typed(name, values.pop(name, {}), kind, wrong) for name, kind in SECTIONS.items()}
+    known = SECTIONS | _feature_sections(root)
+    sections = {name: _typed(name, values.pop(name, {}), kind, wrong) for name, kind in known.items()}
     for name in values:
-        wrong(name, f"unknown section, expected one of {', '.join(SECTIONS)}")
+        wrong(name, f"unknown section, expected one of {', '.join(known)}")
     if problems:
         raise ConfigError("\n".join(problems))
-    return Settings(environment=environment, root=root, app_dir=app_dir, origins=origins, **sections)
+    features = {name: sections.pop(name) for name in known.keys() - SECTIONS.keys()}
+    return Settings(environment, root, app_dir, origins, features, **sections)
 
 
 def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) -> AppDir:
@@ -76,6 +80,23 @@ def find_app_dir(environ: Mapping[str, str] | None = None, root: Path = ROOT) ->
 def feature_names(root: Path = ROOT) -> list[str]:
     """The features: the folders of `app/` that are packages."""
     return sorted(path.parent.name for path in (root / "app").glob("*/__init__.py"))
+
+
+def _feature_sections(root: Path) -> dict[str, type[msgspec.Struct]]:
+    """The struct of each feature that has `settings.py`, called as the feature: `Blog`.
+
+    Only that file is run. Importing it as a part of the app would import the app, which stands on the settings.
+    """
+    sections = {}
+    for path in sorted((root / "app").glob("*/settings.py")):
+        name, feature = f"app.{path.parent.name}.settings", path.parent.name
+        if name not in sys.modules:
+            spec = spec_from_file_location(name, path)
+            assert spec and spec.loader
+            sys.modules[name] = module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        sections[feature] = getattr(sys.modules[name], feature.title().replace("_", ""))
+    return sections
 
 
 def project_version(root: Path = ROOT) -> str:

@@ -67,7 +67,7 @@ class Security(Struct, frozen=True):
     password_min_length: Positive
     argon2: Argon2
     rate_limits: dict[str, Limit]
-    quotas: dict[str, Positive]
+    most_transfers: Positive
     trusted_hosts: list[str]
     max_request_size: Positive
     max_upload_size: Positive
@@ -99,13 +99,15 @@ class Settings(Struct, frozen=True):
     """All settings of one installation.
 
     `environment` is development, testing or production; `origins` tells for each key,
-    written `section.key`, which file or environment variable its value came from.
+    written `section.key`, which file or environment variable its value came from. `features` has the section of each
+    feature that brings one.
     """
 
     environment: str
     root: Path
     app_dir: AppDir
     origins: dict[str, str]
+    features: dict[str, Struct]
     app: App
     backup: Backup
     database: Database
@@ -123,7 +125,7 @@ class Settings(Struct, frozen=True):
         return ConfigError(f"{source_of(key, self.origins)}: {key}: found {mask(key, found)!r}: {reason}")
 
 
-NO_SECTIONS = ("environment", "root", "app_dir", "origins")
+NO_SECTIONS = ("environment", "root", "app_dir", "origins", "features")
 SECTIONS = {name: kind for name, kind in get_type_hints(Settings).items() if name not in NO_SECTIONS}
 
 

@@ -20,6 +20,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         shutil.copytree(ROOT / "config", root / "config", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", root)
+        (root / "app").symlink_to(ROOT / "app")
         self.root = root
 
     def write(self, path: str, text: str) -> None:

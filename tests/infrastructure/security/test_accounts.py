@@ -76,8 +76,8 @@ def test_an_account_that_cannot_be_stored_is_not_noted(client: Any, settings: Se
 
 
 def test_an_account_has_limits_and_quotas_from_whatever_address(make_app: MakeApp, user: User) -> None:
-    limits = {"APP_SECURITY__RATE_LIMITS__POST": "4 per hour", "APP_SECURITY__QUOTAS__POSTS": "3"}
-    app = make_app(**limits, APP_SECURITY__QUOTAS__TRANSFERS="2")
+    limits = {"APP_BLOG__POST_LIMIT": "4 per hour", "APP_BLOG__MOST_POSTS": "3"}
+    app = make_app(**limits, APP_SECURITY__MOST_TRANSFERS="2")
     client: Any = app.test_client()
     client.log_in("ada")
     statuses = []

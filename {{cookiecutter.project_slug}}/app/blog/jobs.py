@@ -8,8 +8,8 @@ from werkzeug.datastructures import MultiDict
 
 from app.blog.forms import COLUMNS, MOST_ROWS, PostForm
 from app.blog.models import Post, count_posts, each_post
+from app.blog.settings import Blog
 from app.csv_files import read_rows, write_rows
-from app.extensions import quota
 from app.transfers import counted, give_up_transfer, unfinished
 from storage.disks import Disks
 
@@ -29,7 +29,8 @@ def import_posts(key: str) -> None:
             form.validate()
             mistakes += [(number, name, message) for name, messages in form.errors.items() for message in messages]
             posts.append({"author_id": transfer.owner_id, "title": form.title.data, "body": form.body.data})
-    if not mistakes and count_posts(transfer.owner_id) + len(posts) > (most := quota("posts")):
+    most = svcs.flask.get(Blog).most_posts
+    if not mistakes and count_posts(transfer.owner_id) + len(posts) > most:
         mistakes = [(1, "", f"An account may have {most:,} posts; with these, yours would have more.")]
     # Asked again, because another worker may have taken over the job and ended it meanwhile.
     if locked := unfinished(key, lock=True):

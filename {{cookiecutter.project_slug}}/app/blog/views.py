@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.blog.forms import ImportForm, PostForm
 from app.blog.jobs import export_posts, import_posts
 from app.blog.models import Post, count_posts, find_post, posts_with_authors
+from app.blog.settings import Blog
 from app.extensions import accepts_files, rate_limited, require_room
 from app.paging import requested_page
 from app.transfers import new_transfer
@@ -31,12 +32,12 @@ def show(post_id: int) -> ResponseReturnValue:
 
 @blueprint.route("/posts/new", methods=["GET", "POST"])
 @login_required
-@rate_limited("post")
+@rate_limited(lambda: svcs.flask.get(Blog).post_limit)
 def new() -> ResponseReturnValue:
     form = PostForm()
     if not form.validate_on_submit():
         return render_template("blog/edit.html", form=form, post=None), 422 if form.is_submitted() else 200
-    require_room("posts", count_posts(current_user.id))
+    require_room(count_posts(current_user.id), svcs.flask.get(Blog).most_posts, "posts")
     post = Post(author_id=current_user.id, title=form.title.data, body=form.body.data)
     session = svcs.flask.get(Session)
     session.add(post)
@@ -47,7 +48,7 @@ def new() -> ResponseReturnValue:
 
 @blueprint.route("/posts/<int:post_id>/edit", methods=["GET", "POST"])
 @login_required
-@rate_limited("post")
+@rate_limited(lambda: svcs.flask.get(Blog).post_limit)
 def edit(post_id: int) -> ResponseReturnValue:
     post = _own_post(post_id)
     form = PostForm(obj=post)
