@@ -1,6 +1,5 @@
 """What comes out of the template: for every set of answers, for hostile ones, twice the same, over an older project."""
 
-import ast
 import itertools
 import json
 import os
@@ -291,10 +290,3 @@ def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:
     assert ".regenerating: left by a run that did not finish" in result.stdout
     assert (project / ".regenerating/app/mine.py").read_text() == "kept"
     assert (project / "app/__init__.py").exists()
-
-
-def test_all_folders_are_moved_out_of_the_way_while_a_project_is_written_anew() -> None:
-    folders = {path.split("/")[0] for path in project_files() if "/" in path}
-    hook = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
-    [found] = re.findall(r"^FOLDERS = (\{.*\})$", hook, re.MULTILINE)
-    assert ast.literal_eval(found) == folders
