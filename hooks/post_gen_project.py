@@ -94,11 +94,11 @@ def drop(paths: Iterable[str]) -> None:
             folder = os.path.dirname(folder)
 
 
-def put_back(dropped: set[str]) -> bool:
+def put_back(dropped: set[str]) -> tuple[bool, list[str]]:
     """Return to their places the files that the template does not bring; with --skip-if-file-exists, all files.
 
     A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
-    Returns whether all were put back.
+    Returns whether all were put back, and else which files differed and are replaced.
     """
     import filecmp
     import shutil
@@ -106,17 +106,20 @@ def put_back(dropped: set[str]) -> bool:
     keep_all = os.path.getsize(MARKER) == 0
     if keep_all:
         os.remove(MARKER)
+    replaced = []
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
             path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
-            changed = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
-            if keep_all or changed or not os.path.lexists(path):
+            same = os.path.isfile(old) and os.path.isfile(path) and filecmp.cmp(old, path, shallow=False)
+            if keep_all or (path in dropped and not same) or not os.path.lexists(path):
                 dropped.discard(path)
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
                 os.replace(old, path)
+            elif not same:
+                replaced.append(path)
     shutil.rmtree(REGENERATING)
-    return keep_all
+    return keep_all, sorted(replaced)
 
 
 def find_files() -> set[str]:
@@ -551,7 +554,7 @@ def main() -> int:
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
     regenerating = os.path.exists(REGENERATING)
-    keep_all = regenerating and put_back(dropped)
+    keep_all, replaced = put_back(dropped) if regenerating else (False, [])
     drop(dropped)
     # In a project that is written anew, what is there beside the template's files is its owner's business.
     present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
@@ -559,7 +562,8 @@ def main() -> int:
         print("\n".join(findings), file=sys.stderr)
         # The owner's files may be as they like.
         return 0 if keep_all else 1
-    done = (
+    done = "".join(f"replaced, and differed before: {path}\n" for path in replaced)
+    done += (
         f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
         f"  cd {os.getcwd()}\n"
         "  git init && git add -A && git commit -m 'Start'\n"

@@ -16,9 +16,10 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
-LONGEST = {"project_name": 80, "description": 200, "author": 120}
+# Characters that a text may have; those of other questions have 200.
+LONGEST = {"project_name": 80, "project_slug": 40, "description": 200, "author": 120}
 # Modules whose names differ from those of the packages that bring them.
-MODULES = {"argon2", "attr", "dateutil", "jwt", "yaml"}
+MODULES = {"argon2", "attr", "dotenv", "importlinter", "markdown_it", "mypyc", "py", "xdist", "yaml"}
 # `init` puts a command of this name into /usr/local/bin, before the system's own, and makes a user and a group.
 SYSTEM = """
 apt awk bash cat chmod chown cp cron curl date dbus dd df diff docker dpkg echo env false file find git grep gzip head
@@ -135,16 +136,17 @@ def check_author(author: str) -> str | None:
 def find_problems(answers: dict[str, str]) -> list[str]:
     """One line for each answer that is wrong."""
     # A replay file or a user's defaults may hold anything.
-    others = [name for name, value in answers.items() if not name.startswith("_") and not isinstance(value, str)]
-    if others:
+    if others := [name for name in LONGEST if not isinstance(answers[name], str)]:
         return [f"{name}: {json.dumps(answers[name])} expected text" for name in others]
+    known = choices()
     reasons = {"project_slug": check_slug(answers["project_slug"])}
-    for name, longest in LONGEST.items():
-        reasons[name] = check_text(answers[name], longest)
+    for name, answer in {**dict.fromkeys(LONGEST), **answers}.items():
+        if isinstance(answer, str) and not name.startswith("_") and name not in {*known, *reasons}:
+            reasons[name] = check_text(answer, LONGEST.get(name, 200))
     reasons["author"] = reasons["author"] or check_author(answers["author"])
-    for name, known in choices().items():
-        if answers[name] not in known:
-            reasons[name] = f"expected one of {', '.join(known)}"
+    for name, values in known.items():
+        if answers[name] not in values:
+            reasons[name] = f"expected one of {', '.join(values)}"
     return [f"{name}: {shown(answers[name])} {reason}" for name, reason in reasons.items() if reason]
 
 
