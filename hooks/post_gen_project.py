@@ -3,7 +3,8 @@
 `manifest.txt` lists all files of the template, one a line, with the answer that keeps it where there is one. The checks
 need no network and nothing but Cookiecutter's own packages. A finding names file and line, and the exit code is 1.
 
-Somebody waits for this script: it imports and compiles only what it needs, when it needs it, in two processes.
+Somebody waits for this script: it imports and compiles only what it needs, when it needs it, in two processes. What
+takes longer than some milliseconds is for the tests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # Importing it would take a twentieth of this script's time.
+    from typing import Any
+
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 MANIFEST = "manifest.txt"
@@ -24,30 +29,57 @@ os.umask(UMASK := os.umask(0))
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
 
-RESIDUE = r"\{(?:\{|%)[^{}]*cookiecutter"
-CREDENTIAL_WORDS = ("secret", "password", "token", "api_key", "private key", "akia")
-CREDENTIAL = (
-    r"-----BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}"
-    r"|(?i:secret|secret_key|password|token|api_key)[\"']?\s*[=:]\s*[\"']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"
-)
-IMPORT = r"(?m)^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n]+)|^[ \t]*import ([\w., ]+)"
+LARGEST = 1 << 20
+# What may stand in no text.
+FORBIDDEN = {
+    "\r": "a carriage return; lines end in LF alone",
+    "\0": "a NUL character",
+    "\ufeff": "a byte order mark",
+    "<<<<<<< ": "a conflict marker",
+    ">>>>>>> ": "a conflict marker",
+}
+# In which files, by a pattern of their paths; what must not be found; what that is.
+QUESTIONS = "|".join(name for name in ANSWERS if not name.startswith("_"))
+RULES = [
+    # Cookiecutter renders this file too, and so its tags are written apart.
+    ("", r"\{[%{][^{}]*\bc\w*cutter\b", "a template tag is left over"),
+    ("", r"\{\{-? *(?:" + QUESTIONS + r")\b", "a template tag is left over"),
+    ("", r"-----BEGIN [A-Z ]*PRIVATE KEY", "looks like a secret"),
+    ("", r"AKIA[0-9A-Z]{16}", "looks like a secret"),
+    ("", r"AGE-SECRET-KEY-1", "looks like a secret"),
+    (r"^(?!tests/)", r"://[^\s/:@\"'<$%]+:(?!password@)[^\s/@\"'<$%*]+@", "a password in a URL"),
+    ("", r"/(?:home|Users)/\w", "a path of one machine"),
+    (r"\.py$", r"breakpoint\(", "a breakpoint is left over"),
+    (r"(^|/)Makefile$", r"(?<!\\)\n +\S", "spaces, expected a tab"),
+    (r"\.(service|socket|timer)$", r"(?<!\\)\n(?![#;\[\n<]|\w+=).", "neither a section nor a setting"),
+    (r"Containerfile$", r"(?<!\\)\n(?![A-Z]+ |[#\n ]).", "no instruction"),
+    (r"^requirements.*txt$", r"(?m)^ ++(?!--hash=sha256:[0-9a-f]{64}\b)|^--", "expected --hash=sha256: and 64 digits"),
+    (r"^requirements.*txt$", r"(?m)^\w(?!.*==.* \\$)", "expected name==version with hashes"),
+    (r"\.gitattributes$", "export-ignore", "git obeys export-ignore in the template's repository, too"),
+]
+LONG_VALUE = r"[=:]\s*[\"']?(?!testing-only)[A-Za-z0-9+/_-]{24,}"
+CREDENTIAL = r"(?i)(secret|secret_key|password|token|api_key)[\"']?\s*$"
+# The settings of config/settings.py and of app/*/settings.py.
 STRUCT = r"(?ms)^class (\w+)\(Struct.*?(?=^\S|\Z)"
 FIELD = r"(?m)^    (\w+): (.+)$"
-ALIAS = r"(?m)^(\w+) = Annotated\[(\w+)"
+ALIAS = r"(?m)^(\w+) = (Annotated\[.*\])$"
+LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+PAGE = (
+    r"(?:extends|include|import|from|render_template\()\s*[\"']([^\"']+\.html)[\"']"
+    r"(?!\s*ignore)(?:\s+import\s+([\w, ]+?)(?: with(?:out)? context)?\s*-?%)?"
+)
+IMPORT = r"(?m)^[ \t]*from ([\w.]+) import (\([^)]*\)|[^\n]+)|^[ \t]*import ([\w., ]+)"
 
 
 def read_manifest() -> tuple[set[str], set[str]]:
     """Two sets of paths: those that the answers keep, and those that they drop."""
     kept: set[str] = set()
     dropped: set[str] = set()
+    given = {f"{name}={value}" for name, value in ANSWERS.items()}
     with open(MANIFEST, encoding="utf-8") as manifest:
-        for line in manifest:
-            if not line.strip():
-                continue
+        for line in filter(str.strip, manifest):
             path, *conditions = line.split()
-            wanted = dict(condition.split("=") for condition in conditions)
-            chosen = all(ANSWERS.get(name) == value for name, value in wanted.items())
-            (kept if chosen else dropped).add(path)
+            (kept if given.issuperset(conditions) else dropped).add(path)
     return kept, dropped
 
 
@@ -62,11 +94,11 @@ def drop(paths: Iterable[str]) -> None:
             folder = os.path.dirname(folder)
 
 
-def put_back(dropped: set[str]) -> bool:
+def put_back(dropped: set[str]) -> tuple[bool, list[str]]:
     """Return to their places the files that the template does not bring; with --skip-if-file-exists, all files.
 
     A file at a path of `dropped` is its owner's, and dropped no longer, if it is not the template's to the letter.
-    Returns whether all were put back.
+    Returns whether all were put back, and else which files differed and are replaced.
     """
     import filecmp
     import shutil
@@ -74,17 +106,20 @@ def put_back(dropped: set[str]) -> bool:
     keep_all = os.path.getsize(MARKER) == 0
     if keep_all:
         os.remove(MARKER)
+    replaced = []
     for folder, folders, names in os.walk(REGENERATING):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for old in (os.path.join(folder, name) for name in names + links):
             path = os.path.relpath(old, REGENERATING).replace(os.sep, "/")
-            changed = path in dropped and not (os.path.isfile(old) and filecmp.cmp(old, path, shallow=False))
-            if keep_all or changed or not os.path.lexists(path):
+            same = os.path.isfile(old) and os.path.isfile(path) and filecmp.cmp(old, path, shallow=False)
+            if keep_all or (path in dropped and not same) or not os.path.lexists(path):
                 dropped.discard(path)
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
                 os.replace(old, path)
+            elif not same:
+                replaced.append(path)
     shutil.rmtree(REGENERATING)
-    return keep_all
+    return keep_all, sorted(replaced)
 
 
 def find_files() -> set[str]:
@@ -108,38 +143,72 @@ def folders_of(path: str) -> list[str]:
     return ["/".join(parts[: number + 1]) for number in range(len(parts))]
 
 
+def at(path: str, text: str, position: int) -> str:
+    """File and line of a position."""
+    return f"{path}:{text.count(chr(10), 0, position) + 1}"
+
+
 def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
-    """The files' texts, once their modes are set; adds findings about what may stand in no file at all."""
+    """The files' texts, once their modes are set; adds findings about files that are none."""
+    binary: tuple[str, ...] = ()
+    with contextlib.suppress(OSError), open(".gitattributes", encoding="utf-8") as attributes:
+        binary = tuple(re.findall(r"(?m)^\*(\.\S+)\s.*\bbinary\b", attributes.read()))
     texts = {}
     for path in sorted(paths):
-        try:
-            with open(path, encoding="utf-8") as file:
-                texts[path] = text = file.read()
-        except UnicodeDecodeError:
-            findings.append(f"{path}: not UTF-8 text")
-            continue
-        if not text.strip():
-            findings.append(f"{path}: empty")
-        if "cookiecutter" in text and (found := re.search(RESIDUE, text)):
-            findings.append(f"{path}:{line_of(text, found.start())}: a template tag is left over")
-        lowered = text.lower()
-        if any(word in lowered for word in CREDENTIAL_WORDS) and (found := re.search(CREDENTIAL, text)):
-            findings.append(f"{path}:{line_of(text, found.start())}: looks like a secret")
+        with open(path, "rb") as file:
+            content = file.read()
         # In the template it may be read-only, or from an archive without modes; some file systems have none at all.
         with contextlib.suppress(OSError):
-            os.chmod(path, (0o777 if text.startswith("#!") else 0o666) & ~UMASK)
+            os.chmod(path, (0o777 if content.startswith(b"#!") else 0o666) & ~UMASK)
+        if not content.strip():
+            findings.append(f"{path}: empty")
+        if len(content) > LARGEST:
+            findings.append(f"{path}: {len(content)} bytes, expected at most {LARGEST}")
+        if path.endswith(binary):
+            continue
+        try:
+            texts[path] = content.decode()
+        except UnicodeDecodeError as error:
+            line = content.count(b"\n", 0, error.start) + 1
+            findings.append(f"{path}:{line}: not UTF-8 text; .gitattributes names those that are none as binary")
     return texts
 
 
-def line_of(text: str, position: int) -> int:
-    """The number of the line that holds a position."""
-    return text.count("\n", 0, position) + 1
+def check_texts(texts: dict[str, str]) -> Iterator[str]:
+    """What may stand in no text, and what breaks a rule."""
+    for path, text in texts.items():
+        yield from (f"{at(path, text, text.find(mark))}: {what}" for mark, what in FORBIDDEN.items() if mark in text)
+        if text.strip() and not text.endswith("\n"):
+            yield f"{at(path, text, len(text))}: the last line has no end"
+        for value in re.finditer(LONG_VALUE, text if "requirements" not in path else ""):
+            if re.search(CREDENTIAL, text[max(0, value.start() - 40) : value.start()]):
+                yield f"{at(path, text, value.start())}: looks like a secret"
+    for paths, pattern, what in RULES:
+        for path, text in texts.items():
+            if re.search(paths, path) and (found := re.search(pattern, text)):
+                yield f"{at(path, text, found.end())}: {what}"
 
 
-def check_code(paths: Iterable[str]) -> list[str]:
+def check_names(texts: dict[str, str]) -> Iterator[str]:
+    """Files that Python, pytest or a file system that knows no capitals would not find."""
+    lowered: set[str] = set()
+    for path, text in texts.items():
+        name = path.rpartition("/")[2]
+        if path.lower() in lowered:
+            yield f"{path}: another file differs in capitals only"
+        lowered.add(path.lower())
+        if name.endswith(".py") and name != name.lower():
+            yield f"{path}: expected a name in lower case"
+        feature = re.match(r"app/\w+(?=/\w+\.py$)", path)
+        if feature and f"{feature[0]}/__init__.py" not in texts:
+            yield f"{path}: {feature[0]}/__init__.py is missing, and so this is no feature"
+        if re.match(r"tests/.*/test_\w+\.py$", path) and "def test_" not in text and "TestCase" not in text:
+            yield f"{path}:1: holds no test"
+
+
+def check_code(sources: dict[str, str]) -> list[str]:
     """Findings about Python files: they compile, and what they import from one another is there."""
     findings: list[str] = []
-    sources = read_texts(paths, findings)
     modules = {
         path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): compile_code(path, text, findings)
         for path, text in sources.items()
@@ -162,7 +231,10 @@ def check_imports(sources: dict[str, str], modules: dict[str, CodeType | None]) 
     for path, text in sources.items():
         for found in re.finditer(IMPORT, text):
             module, names, plain = found.groups()
-            where = f"{path}:{line_of(text, found.start())}"
+            where = at(path, text, found.start())
+            if module and module.startswith("."):
+                dots = len(module) - len(module.lstrip("."))
+                module = ".".join(filter(None, [*path.split("/")[:-dots], module.lstrip(".")]))
             for imported in [module] if module else [part.split()[0] for part in plain.split(",") if part.strip()]:
                 if imported.split(".")[0] in packages and imported not in modules:
                     yield f"{where}: no module {imported}"
@@ -174,19 +246,26 @@ def check_imports(sources: dict[str, str], modules: dict[str, CodeType | None]) 
                     yield f"{where}: no {name} in {module}"
 
 
-def check_data(paths: Iterable[str]) -> list[str]:
-    """Findings about all other files: they parse, and the settings fit their types."""
+def check_data(texts: dict[str, str]) -> list[str]:
+    """Findings about all other files, and about how they fit together."""
     findings: list[str] = []
-    texts = read_texts(paths, findings)
     data = {path: parse(path, text, findings) for path, text in texts.items()}
-    if not findings:
-        import glob
+    texts = {path: without_answers(text) for path, text in texts.items()}
+    checks = (check_texts, check_names, check_pages, check_migrations, check_documents, check_pins, check_deploy)
+    findings += [finding for check in checks for finding in check(texts)]
+    return findings or [*check_config(data, texts), *check_logging(data, texts)]
 
-        findings += check_config(data, ["config/settings.py", *sorted(glob.glob("app/*/settings.py"))])
-    return findings
+
+def without_answers(text: str) -> str:
+    """The text with empty lines for those that hold an answer: that may be as it likes."""
+    answers = [ANSWERS[name].replace("\\", "") for name in ("project_name", "description", "author")]
+    if not any(answer in text.replace("\\", "") for answer in answers):
+        return text
+    lines = text.split("\n")
+    return "\n".join("" if any(answer in line.replace("\\", "") for answer in answers) else line for line in lines)
 
 
-def parse(path: str, text: str, findings: list[str]) -> dict[str, object]:
+def parse(path: str, text: str, findings: list[str]) -> dict[str, Any]:
     """What a toml, json, yaml or ini file holds; nothing for other files and for one that does not parse."""
     import configparser
     import tomllib
@@ -198,67 +277,245 @@ def parse(path: str, text: str, findings: list[str]) -> dict[str, object]:
         if path.endswith(".toml"):
             content = tomllib.loads(text)
         elif path.endswith(".json"):
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=unique)
         elif path.endswith((".yaml", ".yml")):
-            # The parser in C is a safe one too, and spares a tenth of this script's time.
-            content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+            content = load_yaml(text)
         elif path.endswith(".ini"):
             parser = configparser.ConfigParser(interpolation=None, default_section="")
             parser.read_string(text, path)
-            content = dict(parser[os.path.basename(path)[:-4]])
-    except (ValueError, KeyError, yaml.YAMLError, configparser.Error) as error:
-        findings.append(f"{path}: does not parse: {' '.join(str(error).split())}")
+            content = dict(parser.items(os.path.basename(path)[:-4]))
+    except (ValueError, yaml.YAMLError, configparser.Error) as error:
+        message = " ".join(str(error).split())
+        line = re.findall(r"line:?\s+(\d+)", message) or ["1"]
+        findings.append(f"{path}:{line[-1]}: does not parse: {message}")
     return content if isinstance(content, dict) else {}
 
 
-def check_config(data: dict[str, dict[str, object]], paths: Iterable[str]) -> Iterator[str]:
-    """Each config file's keys are fields of its section in one of the `settings.py`, with values of the fields' types."""
-    structs: dict[str, dict[str, str]] = {}
-    aliases: dict[str, str] = {}
+def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object, in which no key may stand twice."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise ValueError(f"{twice[0]} twice")
+    return dict(pairs)
+
+
+def load_yaml(text: str) -> object:
+    """What YAML holds, in which no key may stand twice."""
+    import yaml
+
+    # The parser in C is a safe one too, and spares a tenth of this script's time.
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> object:
+            keys: set[str] = set()
+            for key, _ in node.value:
+                if key.value in keys:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} twice", problem_mark=key.start_mark)
+                keys.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)  # noqa: S506
+
+
+def check_config(data: dict[str, dict[str, Any]], texts: dict[str, str]) -> Iterator[str]:
+    """Each config file's keys are fields of its section, with values that the fields' types allow."""
+    types: dict[str, str | dict[str, str]] = {}
     sections: dict[str, dict[str, str]] = {}
-    for path in paths:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        structs |= (own := {found[1]: dict(re.findall(FIELD, found[0])) for found in re.finditer(STRUCT, text)})
-        aliases |= dict(re.findall(ALIAS, text))
-        # A feature's section is called as the feature.
-        sections |= {path.split("/")[1]: fields for fields in own.values() if path.startswith("app/")}
-    sections |= {name: structs[struct] for name, struct in structs["Settings"].items() if struct in structs}
+    for path in filter(re.compile(r"(config|app/\w+)/settings\.py$").match, sorted(texts, reverse=True)):
+        structs = {found[1]: dict(re.findall(FIELD, found[0])) for found in re.finditer(STRUCT, texts[path])}
+        types |= dict(re.findall(ALIAS, texts[path])) | structs
+        if path.startswith("app/") and structs:
+            sections[path.split("/")[1]] = list(structs.values())[-1]
+        sections |= {name: structs[kind] for name, kind in structs.get("Settings", {}).items() if kind in structs}
     given: dict[str, set[str]] = {}
     for path, content in data.items():
         folder, _, name = path.rpartition("/")
         section = name.partition(".")[0]
-        if not path.startswith("config/") or section == "logging":
+        if not path.startswith("config/") or section == "logging" or path.endswith(".py"):
             continue
         if section not in sections:
-            yield f"{path}: {section} is no section of config/settings.py, and no feature's"
+            yield f"{path}: {section} is no section of config/settings.py"
             continue
         if folder == "config":
             given[section] = set(content)
-        for key, value in content.items():
-            field = sections[section].get(key, "")
-            wanted = aliases.get(field, field)
-            if not wanted:
-                yield f"{path}: {section}.{key}: unknown key"
-            elif not fits(value, wanted, is_text=path.endswith(".ini")):
-                yield f"{path}: {section}.{key}: found {value!r}, expected {wanted}"
+        problems = list(misfits(section, content, sections[section], types, is_text=path.endswith(".ini")))
+        if content.get("debug") is True and folder in ("config", "config/production"):
+            problems.append((f"{section}.debug", "is on"))
+        for key, problem in problems:
+            found = re.search(rf"(?m)^\W*{re.escape(key.rpartition('.')[2])}\b", texts[path])
+            yield f"{at(path, texts[path], found.end() if found else 0)}: {key}: {problem}"
     for section, fields in sections.items():
         for key in sorted(fields.keys() - given.get(section, set())):
             yield f"config/{section}.*: {section}.{key}: missing"
 
 
-def fits(value: object, wanted: str, *, is_text: bool) -> bool:
-    """Whether a value is of a type. `${…}` is filled in later; in INI files everything is text."""
+def misfits(
+    key: str, value: object, wanted: str | dict[str, str], types: dict[str, str | dict[str, str]], *, is_text: bool
+) -> Iterator[tuple[str, str]]:
+    """Keys and what is wrong with them. `${…}` is filled in later; in INI files everything is text."""
+    kind = types.get(wanted, wanted) if isinstance(wanted, str) else wanted
     if isinstance(value, str) and value.startswith("$"):
-        return True
-    if is_text:
-        pattern = {"int": r"\d+", "float": r"[\d.]+", "bool": "true|false"}.get(wanted, ".*")
-        return re.fullmatch(pattern, str(value)) is not None
-    kinds: dict[str, tuple[type, ...]] = {
-        "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "list": (list,),
+        return
+    if isinstance(kind, dict):
+        if not isinstance(value, dict):
+            yield key, f"found {value!r}, expected keys"
+            return
+        yield from ((f"{key}.{name}", "unknown key") for name in value if name not in kind)
+        for name in kind.keys() & value.keys():
+            yield from misfits(f"{key}.{name}", value[name], kind[name], types, is_text=is_text)
+        return
+    base, _, limits = kind.removeprefix("Annotated[").partition(", Meta(")
+    base, _, inside = base.rstrip("]").partition("[")
+    if is_text and base in ("int", "float", "bool"):
+        with contextlib.suppress(ValueError):
+            value = json.loads(str(value))
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict,
     }  # fmt: skip
-    kind = kinds.get(wanted.partition("[")[0], (dict,))
-    return isinstance(value, kind) and isinstance(value, bool) == (kind == (bool,))
+    if not isinstance(value, kinds.get(base, object)) or (isinstance(value, bool) and base in ("int", "float")):
+        yield key, f"found {value!r}, expected {base}"
+    elif isinstance(value, (list, dict)) and inside:
+        for part, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from misfits(f"{key}.{part}", inner, inside.split(", ")[-1], types, is_text=is_text)
+    elif isinstance(value, (int, float)):
+        for bound, number in re.findall(r"(ge|gt|le|lt)=(-?[\d.]+)", limits):
+            if not getattr(value, f"__{bound}__")(type(value)(number)):
+                yield key, f"found {value!r}, expected {LIMITS[bound]} {number}"
+    elif (pattern := re.search(r"pattern=r\"(.*?)\"", limits)) and not re.search(pattern[1], str(value)):
+        yield key, f"found {value!r}, expected {pattern[1]}"
+
+
+def check_logging(data: dict[str, dict[str, Any]], texts: dict[str, str]) -> Iterator[str]:
+    """Handlers, formatters and filters of config/logging.json are there, and so are the classes of the project."""
+    path = "config/logging.json"
+    text, logging = texts.get(path, ""), data.get(path, {})
+    for owner in (*logging.get("loggers", {}).values(), logging.get("root", {}), *logging.get("handlers", {}).values()):
+        for kind in ("handlers", "filters", "formatter"):
+            names = owner.get(kind, [])
+            for name in [names] if isinstance(names, str) else names:
+                if name not in logging.get(f"{kind.removesuffix('s')}s", {}):
+                    yield f"{at(path, text, text.find(name))}: {name}: unknown among the {kind.removesuffix('s')}s"
+
+
+def check_pages(texts: dict[str, str]) -> Iterator[str]:
+    """Templates compile, and what they and the views name is there: templates, macros, filters, endpoints, files."""
+    import jinja2
+
+    code = {path: text for path, text in texts.items() if re.match(r"app/.*\.py$", path)}
+    views = {path: set(re.findall(r"(?m)^ *(?:async )?def (\w+)", text)) for path, text in code.items()}
+    known = {"static"}.union(*views.values())
+    for path, text in code.items():
+        known.update(re.findall(r"add_url_rule\([^,]+, \"(\w+)\"", text))
+        near = [other for other in code if other.startswith(path.rpartition("/")[0])]
+        for name in re.findall(r"Blueprint\(\s*\"(\w+)\"", text):
+            known |= {f"{name}.{view}" for other in near for view in views[other]}
+    pages = {path.split("/templates/", 1)[1]: text for path, text in texts.items() if "/templates/" in path}
+    environment = jinja2.Environment()  # noqa: S701  (nothing is rendered)
+    known_filters = environment.filters.keys() | known
+    for path, text in texts.items():
+        if not path.startswith("app/"):
+            continue
+        for found in re.finditer(r"url_for\(\s*[\"']([\w.]+)[\"'](?:, filename=[\"']([^\"']+))?", text):
+            if not found[1].startswith(".") and found[1] not in known:
+                yield f"{at(path, text, found.start())}: no endpoint {found[1]}"
+            if found[2] and not os.path.isfile(f"app/static/{found[2]}"):
+                yield f"{at(path, text, found.start())}: no file app/static/{found[2]}"
+        for found in re.finditer(PAGE, text):
+            macros = set(re.findall(r"macro (\w+)", pages.get(found[1], "")))
+            if found[1] not in pages:
+                yield f"{at(path, text, found.start())}: no template {found[1]}"
+            elif missing := set(re.findall(r"(\w+)(?: as \w+)?(?:,|$)", found[2] or "")) - macros:
+                yield f"{at(path, text, found.start())}: no {min(missing)} in {found[1]}"
+        if "/templates/" not in path:
+            continue
+        try:
+            tree = environment.parse(text)
+        except jinja2.TemplateSyntaxError as error:
+            yield f"{path}:{error.lineno}: does not compile: {error.message}"
+            continue
+        for node in tree.find_all(jinja2.nodes.Filter):
+            if node.name not in known_filters:
+                yield f"{path}:{node.lineno}: no filter {node.name}"
+
+
+def check_migrations(texts: dict[str, str]) -> Iterator[str]:
+    """Each revision is there once and follows one that is there; a folder has one head; each table has a migration."""
+    migrations = {path: text for path, text in texts.items() if re.match(r"database/versions/.*\.py$", path)}
+    files: dict[str, str] = {}
+    heads: dict[str, str] = {}
+    earlier: list[tuple[str, str, str]] = []
+    for path, text in migrations.items():
+        for name, value in re.findall(r"(?m)^(revision|down_revision|depends_on)\b[^=\n]*= (.+)", text):
+            revisions = re.findall(r"[\"']([^\"']+)[\"']", value)
+            where = at(path, text, text.find(f"\n{name}") + 1)
+            if name == "revision":
+                if revisions[0] in files:
+                    yield f"{where}: {revisions[0]} is the revision of {files[revisions[0]]}, too"
+                files[revisions[0]] = where
+            else:
+                earlier += [(where, name, revision) for revision in revisions]
+    for where, name, revision in earlier:
+        if revision not in files:
+            yield f"{where}: {name}: no revision {revision}"
+    followed = {(os.path.dirname(where), revision) for where, name, revision in earlier if name == "down_revision"}
+    for revision, where in files.items():
+        folder = os.path.dirname(where)
+        if (folder, revision) not in followed and revision != heads.setdefault(folder, revision):
+            yield f"{where}: {folder} has two heads, {heads[folder]} and {revision}"
+    made = "".join(migrations.values())
+    for path, text in texts.items():
+        for found in re.finditer(r"__tablename__ = \"(\w+)\"", text if path.endswith(".py") else ""):
+            if not path.startswith("tests/") and f'"{found[1]}"' not in made:
+                yield f"{at(path, text, found.start())}: no migration makes {found[1]}"
+
+
+def check_documents(texts: dict[str, str]) -> Iterator[str]:
+    """Links lead to files; targets of make and scripts that are to be run are there."""
+    targets = set(re.findall(r"(?m)^([\w-]+):", texts.get("Makefile", "")))
+    for path, text in texts.items():
+        folder = path.rpartition("/")[0] or "."
+        if path.endswith(".md"):
+            for found in re.finditer(r"(?<!\\)\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+                if not os.path.exists(f"{folder}/{found[1]}"):
+                    yield f"{at(path, text, found.start())}: a link to nothing: {found[1]}"
+            for found in re.finditer(r"(?m)^make ([a-z-]+)", text):
+                if found[1] not in targets:
+                    yield f"{at(path, text, found.start())}: the Makefile has no target {found[1]}"
+        if path.endswith((".md", ".service", "Makefile", "Procfile", "Containerfile")):
+            for found in re.finditer(r"\bpython ([\w/]+\.py)\b", text):
+                if found[1] not in texts:
+                    yield f"{at(path, text, found.start())}: no file {found[1]}"
+
+
+def check_pins(texts: dict[str, str]) -> Iterator[str]:
+    """What runs is pinned as in development, to the hash; what pyproject.toml names is pinned."""
+    text, dev = texts.get("requirements.txt", ""), texts.get("requirements-dev.txt", "")
+    pins, dev_pins = (dict(re.findall(r"(?m)^([\w.-]+)(.*(?:\n .*)*)", content)) for content in (text, dev))
+    for name in pins:
+        if dev_pins.get(name) != pins[name]:
+            yield f"{at('requirements.txt', text, text.find(f'{name}=='))}: {name}: not as in requirements-dev.txt"
+    project = texts.get("pyproject.toml", "")
+    for found in re.finditer(
+        r"(?m)^    \"([\w.-]+)", (re.findall(r"(?ms)^dependencies = \[.*?^\]", project) or [""])[0]
+    ):
+        if found[1].lower() not in pins:
+            yield f"{at('pyproject.toml', project, project.find(found[0]))}: {found[1]}: not in requirements.txt"
+
+
+def check_deploy(texts: dict[str, str]) -> Iterator[str]:
+    """Placeholders are known to deploy/release.py, braces are closed, and the shell can read its scripts."""
+    known = set(re.findall(r"\w+", texts.get("deploy/release.py", "")))
+    for path, text in texts.items():
+        for found in re.finditer(r"<([a-z_]+)>", text if path.startswith("deploy/") and known else ""):
+            if found[1] not in known and not path.endswith(".py"):
+                yield f"{at(path, text, found.start())}: unknown placeholder {found[0]}"
+        if path.endswith(".css") or path.startswith("deploy/nginx/"):
+            code = re.sub(r"(?m)/\*.*?\*/|#.*$" if path.endswith(".conf") else r"(?s)/\*.*?\*/", "", text)
+            if code.count("{") != code.count("}"):
+                yield f"{at(path, text, len(text) - 1)}: a brace is left open, or closed twice"
+        if text.startswith("#!/bin/sh"):
+            shell = os.posix_spawnp("sh", ["sh", "-n", path], os.environ)
+            if os.waitpid(shell, 0)[1]:
+                yield f"{path}: the shell cannot read it; it says where"
 
 
 def side_by_side(first: Callable[[], list[str]], second: Callable[[], list[str]]) -> list[str]:
@@ -286,9 +543,10 @@ def side_by_side(first: Callable[[], list[str]], second: Callable[[], list[str]]
 
 def check_project(present: set[str], kept: set[str]) -> list[str]:
     """All findings about the files in the current folder."""
-    known = kept & present
-    code = {path for path in known if path.endswith(".py")}
-    return [*check_files(present, kept), *side_by_side(lambda: check_code(code), lambda: check_data(known - code))]
+    findings = list(check_files(present, kept))
+    texts = read_texts(kept & present, findings)
+    code = {path: text for path, text in texts.items() if path.endswith(".py")}
+    return findings + side_by_side(lambda: check_code(code), lambda: check_data(texts))
 
 
 def main() -> int:
@@ -296,7 +554,7 @@ def main() -> int:
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
     regenerating = os.path.exists(REGENERATING)
-    keep_all = regenerating and put_back(dropped)
+    keep_all, replaced = put_back(dropped) if regenerating else (False, [])
     drop(dropped)
     # In a project that is written anew, what is there beside the template's files is its owner's business.
     present = {path for path in kept if os.path.isfile(path)} if regenerating else find_files()
@@ -304,7 +562,8 @@ def main() -> int:
         print("\n".join(findings), file=sys.stderr)
         # The owner's files may be as they like.
         return 0 if keep_all else 1
-    done = (
+    done = "".join(f"replaced, and differed before: {path}\n" for path in replaced)
+    done += (
         f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
         f"  cd {os.getcwd()}\n"
         "  git init && git add -A && git commit -m 'Start'\n"

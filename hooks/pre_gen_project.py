@@ -10,20 +10,89 @@ import keyword
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
-FOLDERS = {".github", "app", "backup", "config", "database", "deploy", "docs", "storage", "tests"}
-CHOICES = {
-    "license": ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"],
-    "example": ["blog", "none"],
-    "deploy": ["systemd", "container", "none"],
-    "ci": ["github", "gitlab", "none"],
-}
-LONGEST = {"project_name": 80, "description": 200, "author": 120}
-OWN_NAMES = FOLDERS | {"main", "queues", "scheduler", "web"}
+# Characters that a text may have; those of other questions have 200.
+LONGEST = {"project_name": 80, "project_slug": 40, "description": 200, "author": 120}
+# Modules whose names differ from those of the packages that bring them.
+MODULES = {"argon2", "attr", "dotenv", "importlinter", "markdown_it", "mypyc", "py", "xdist", "yaml"}
+# `init` puts a command of this name into /usr/local/bin, before the system's own, and makes a user and a group.
+SYSTEM = """
+apt awk bash cat chmod chown cp cron curl date dbus dd df diff docker dpkg echo env false file find git grep gzip head
+id install kill less link ln login ls make man mkdir mount mv nano nginx nice node npm openssl passwd perl php ping pip
+podman ps psql pwd python python3 reboot rm rsync ruby scp screen sed service sh sleep sort split ssh sshd su sudo sync
+systemctl systemd tail tar tee test time top touch true type umount uname uniq users uv vi vim watch wc wget which who
+xargs xz yes zip
+adm audio backup bin daemon disk games irc kvm lp mail news nobody nogroup operator plugdev postgres proxy rabbitmq
+redis root shadow src staff sys tape tty utmp uucp video voice
+"""
+
+
+def find_template() -> str:
+    """The template's folder. Cookiecutter and cruft work in it while a hook runs, and Cookiecutter names it, too."""
+    named = os.path.join(os.environ.get("PWD", ""), ANSWERS.get("_repo_dir", ""))
+    folders = (f"/proc/{os.getppid()}/cwd", named)
+    return next((folder for folder in folders if os.path.isfile(f"{folder}/cookiecutter.json")), "")
+
+
+TEMPLATE = find_template()
+PROJECT = next((f"{TEMPLATE}/{name}" for name in os.listdir(TEMPLATE or ".") if name.startswith("{")), "")
+
+
+def own_names() -> set[str]:
+    """Folders and modules of the project, as the template has them."""
+    return {name.removesuffix(".py") for name in os.listdir(PROJECT)} if PROJECT else set()
+
+
+def packages() -> set[str]:
+    """What is imported from the packages that the project pins."""
+    names = set(MODULES)
+    for path in (f"{PROJECT}/{name}" for name in ("requirements.txt", "requirements-dev.txt")):
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                names |= {name.lower().replace("-", "_") for name in re.findall(r"(?m)^([\w-]+)", file.read())}
+    return names
+
+
+def choices() -> dict[str, list[str]]:
+    """The questions of cookiecutter.json that have several answers, and these."""
+    if not TEMPLATE:
+        return {}
+    with open(f"{TEMPLATE}/cookiecutter.json", encoding="utf-8") as file:
+        questions = json.load(file)
+    return {name: value for name, value in questions.items() if isinstance(value, list) and name[0] != "_"}
+
+
+def find_links() -> list[str]:
+    """One line for each symlink in the template: Cookiecutter would copy what it leads to, wherever that is."""
+    paths = [path for path in (PROJECT, f"{TEMPLATE}/hooks", f"{TEMPLATE}/templates") if TEMPLATE and path]
+    for place in paths[:]:
+        for folder, folders, files in os.walk(place):
+            paths += [f"{folder}/{name}" for name in folders + files]
+    links = sorted(os.path.relpath(path, TEMPLATE) for path in paths if os.path.islink(path))
+    return [f"{path}: is a symlink; put a file in its place" for path in links]
+
+
+def check_manifest() -> Iterator[str]:
+    """Conditions of manifest.txt name an answer, and no file is kept where its package is dropped."""
+    if not PROJECT:
+        return
+    known = {f"{name}={value}" for name, values in choices().items() for value in values}
+    with open(f"{PROJECT}/manifest.txt", encoding="utf-8") as manifest:
+        lines = [line.split() or [""] for line in manifest]
+    conditions = {path: set(others) for path, *others in lines}
+    for number, (path, *others) in enumerate(lines, 1):
+        for unknown in sorted(set(others) - known):
+            yield f"manifest.txt:{number}: {unknown} is no answer of cookiecutter.json"
+        if lines.index([path, *others]) + 1 < number and path:
+            yield f"manifest.txt:{number}: {path} is there twice"
+        package = f"{os.path.dirname(path)}/__init__.py"
+        if missing := conditions.get(package, set()) - set(others):
+            yield f"manifest.txt:{number}: {path} lacks {min(missing)}, which its package has"
 
 
 def check_slug(slug: str) -> str | None:
@@ -34,8 +103,12 @@ def check_slug(slug: str) -> str | None:
         return "is a keyword of Python"
     if slug in sys.stdlib_module_names:
         return "is a module of Python's standard library"
-    if slug in OWN_NAMES:
+    if slug in own_names():
         return "is a folder or module of the project itself"
+    if slug in packages():
+        return "is a package that the project uses"
+    if slug in SYSTEM.split():
+        return "is a command, a user or a group of the system"
     return None
 
 
@@ -62,13 +135,18 @@ def check_author(author: str) -> str | None:
 
 def find_problems(answers: dict[str, str]) -> list[str]:
     """One line for each answer that is wrong."""
+    # A replay file or a user's defaults may hold anything.
+    if others := [name for name in LONGEST if not isinstance(answers[name], str)]:
+        return [f"{name}: {json.dumps(answers[name])} expected text" for name in others]
+    known = choices()
     reasons = {"project_slug": check_slug(answers["project_slug"])}
-    for name, longest in LONGEST.items():
-        reasons[name] = check_text(answers[name], longest)
+    for name, answer in {**dict.fromkeys(LONGEST), **answers}.items():
+        if isinstance(answer, str) and not name.startswith("_") and name not in {*known, *reasons}:
+            reasons[name] = check_text(answer, LONGEST.get(name, 200))
     reasons["author"] = reasons["author"] or check_author(answers["author"])
-    for name, choices in CHOICES.items():
-        if answers[name] not in choices:
-            reasons[name] = f"expected one of {', '.join(choices)}"
+    for name, values in known.items():
+        if answers[name] not in values:
+            reasons[name] = f"expected one of {', '.join(values)}"
     return [f"{name}: {shown(answers[name])} {reason}" for name, reason in reasons.items() if reason]
 
 
@@ -84,7 +162,7 @@ def set_aside() -> list[str]:
     """
     if os.path.exists(REGENERATING):
         return [f"{REGENERATING}: left by a run that did not finish; move its files back and remove it"]
-    names = [name for name in os.listdir() if name in FOLDERS or os.path.isfile(name)]
+    names = [name for name in os.listdir() if name in own_names() or os.path.isfile(name)]
     os.mkdir(REGENERATING)
     for name in names:
         os.rename(name, os.path.join(REGENERATING, name))
@@ -98,7 +176,11 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036  (Cookiecutter chooses the Python)
         print("Cookiecutter runs on Python older than 3.11; install it with a newer one", file=sys.stderr)
         return 1
-    problems = find_problems(ANSWERS)
+    # cruft gives `_commit` in its place.
+    if not {"_repo_dir", "_commit"} & ANSWERS.keys():
+        print("Cookiecutter is older than 2.2; install a newer one", file=sys.stderr)
+        return 1
+    problems = [*find_links(), *check_manifest(), *find_problems(ANSWERS)]
     if not problems and os.listdir():
         problems = set_aside()
     if problems:

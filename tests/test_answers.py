@@ -1,45 +1,41 @@
 """Bad answers are refused, all of them at once, and nothing is written."""
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from baking import TEMPLATE
+from baking import PROJECT_VENV, TEMPLATE, run_in
 from cookiecutter.exceptions import CookiecutterException
 from cookiecutter.main import cookiecutter
 
 Generate = Callable[..., tuple[bool, str]]
 
 SLUGS = ["", "a", "1abc", "_abc", "abc_", "My-App", "my-app", "my app", "Shop", "café", "a" * 41, "shop\n", "-x", "a.b"]
-SLUGS += ["../x", "a/b", ".", "..", "class", "match", "json", "app", "config", "tests", "web"]
+SLUGS += ["../x", "a/b", ".", "..", "class", "match", "json", "app", "config", "tests", "web", "shop_"]
+SLUGS += ["flask", "yaml", "click", "flask_login", "git", "ssh", "users", "type"]
 TEXTS = {
     "project_name": ["   ", "two\nlines", "bell\a", "x" * 81, "line\u2028separator", "{% raw %}", "{{ x }}", "${HOME}"],
     "description": ["tab\there", "x" * 201, "nul\0"],
     "author": ["Nobody", "Name <not an address>", "<a@b.c>", "Name <a@b.c> ", "Name <a@b.c>\n"],
-    "license": ["GPL"],
-    "example": ["shop"],
-    "deploy": ["ftp"],
-    "ci": ["jenkins"],
-}
-GOOD = {
-    "project_name": "Shop",
-    "project_slug": "shop",
-    "description": "Sells.",
-    "author": "Zoë <z@example.org>",
-    "license": "MIT",
-    "example": "blog",
-    "deploy": "systemd",
-    "ci": "github",
 }
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+CHOICES = {name: values for name, values in ANSWERS.items() if isinstance(values, list) and not name.startswith("_")}
+TEXTS |= {name: ["of another kind"] for name in CHOICES}
+GOOD = {
+    name: CHOICES[name][0] if name in CHOICES else text for name, text in ANSWERS.items() if not name.startswith("_")
+}
+GOOD |= {"project_slug": "shop", "author": "Zoë <z@example.org>"}
 
 
 @pytest.fixture
 def generate(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Generate:
     """Runs Cookiecutter with all answers as they are; says whether it generated a project, and what was printed."""
 
-    def generate(**answers: str) -> tuple[bool, str]:
+    def generate(**answers: object) -> tuple[bool, str]:
         private = {name: value for name, value in ANSWERS.items() if name.startswith("_")}
         replay = tmp_path / "answers.json"
         replay.write_text(json.dumps({"cookiecutter": {**GOOD, **answers, **private}}))
@@ -86,9 +82,51 @@ def test_good_answers_pass(tmp_path: Path, generate: Generate) -> None:
     assert (tmp_path / "out/shop/main.py").exists()
 
 
-def test_there_are_at_most_eight_prompts_and_each_is_a_sentence() -> None:
-    prompts = [name for name in ANSWERS if not name.startswith("_")]
-    assert len(prompts) <= 8
-    for name in prompts:
+def test_each_prompt_is_a_question() -> None:
+    for name in (name for name in ANSWERS if not name.startswith("_")):
         prompt = ANSWERS["__prompts__"][name]
         assert (prompt if isinstance(prompt, str) else prompt["__prompt__"]).endswith("?")
+
+
+@pytest.mark.parametrize("value", [True, 17, None, ["a"]], ids=repr)
+def test_what_is_no_text_is_refused(generate: Generate, value: object) -> None:
+    generated, output = generate(description=value)
+
+    assert not generated
+    assert output.splitlines()[0] == f"description: {json.dumps(value)} expected text"
+
+
+def hook() -> dict[str, Any]:
+    """The hook's functions."""
+    source = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
+    answers = json.dumps({**GOOD, "_repo_dir": str(TEMPLATE)})
+    names = {"__name__": "hook"}
+    exec(source.replace("{{ cookiecutter | tojson }}", answers), names)
+    return names
+
+
+def test_no_module_of_a_package_that_the_project_uses_is_a_slug() -> None:
+    """Where this fails after a new dependency, add the module's name to MODULES in hooks/pre_gen_project.py."""
+    show = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
+    modules = json.loads(run_in(TEMPLATE, PROJECT_VENV / "bin/python", "-c", show).stdout)
+    requirements = (TEMPLATE / "{{cookiecutter.project_slug}}/requirements-dev.txt").read_text()
+    pinned = set(re.findall(r"(?m)^([\w.-]+)==", requirements))
+    check_slug = hook()["check_slug"]
+
+    accepted = [
+        module
+        for module, packages in modules.items()
+        if pinned & {re.sub(r"[-_.]+", "-", package.lower()) for package in packages} and check_slug(module) is None
+    ]
+
+    assert accepted == []
+
+
+def test_an_old_cookiecutter_gets_one_line(tmp_path: Path) -> None:
+    source = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
+    script = tmp_path / "hook.py"
+    script.write_text(source.replace("{{ cookiecutter | tojson }}", json.dumps(GOOD)))
+
+    result = run_in(tmp_path, sys.executable, script)
+
+    assert (result.returncode, result.stdout) == (1, "Cookiecutter is older than 2.2; install a newer one\n")

@@ -1,9 +1,7 @@
 """What comes out of the template: for every set of answers, for hostile ones, twice the same, over an older project."""
 
-import ast
 import itertools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -87,7 +85,7 @@ def test_options_choose_whole_files_and_the_license(
     assert (project / ".github").exists() == (options["ci"] == "github")
     assert (project / ".gitlab-ci.yml").exists() == (options["ci"] == "gitlab")
     assert (project / "app/blog").exists() == (options["example"] == "blog")
-    assert "Your Name <you@example.com>" in (project / "LICENSE").read_text()
+    assert ANSWERS["author"] in (project / "LICENSE").read_text()
     assert options["license"] in (project / "README.md").read_text()
     # So types, architecture and tests need to be checked once for each example.
     assert code_of(project) == code_of(examples[options["example"]])
@@ -103,60 +101,11 @@ def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> 
     assert files_of(bake()) == files_of(examples["blog"])
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_git_s_archive_of_the_template_gives_the_same_bytes(
-    template_copy: Path, examples: dict[str, Path], kind: str
-) -> None:
-    folder = template_copy.parent
-    for command in (["init", "-q"], ["add", "-A"]):
-        run_in(template_copy, "git", *command)
-    tree = run_in(template_copy, "git", "write-tree").stdout.strip()
-    archive = folder / f"archive.{kind}"
-    result = run_in(template_copy, "git", "archive", "--prefix=template/", f"--output={archive}", tree)
-    assert result.returncode == 0, result.stdout
-    if kind == "tar.gz":
-        template_copy.rename(folder / "original")
-        subprocess.run(["tar", "xzf", archive], cwd=folder, check=True)
-
-    project = generate(folder / "out", archive if kind == "zip" else template_copy)
-
-    assert files_of(project) == files_of(examples["blog"])
-
-
-def test_modes_come_from_the_first_line_and_the_umask_alone(template_copy: Path, examples: dict[str, Path]) -> None:
-    expected = files_of(examples["blog"])
-    assert {mode & 0o777 for _, mode in expected.values()} == {0o644, 0o755}
-    assert expected["deploy/release.py"][1] & 0o777 == 0o755
-
-    for folder, mode in (("executable", 0o777), ("read-only", 0o444)):
-        for path in template_copy.rglob("*"):
-            path.chmod(mode | 0o111 if path.is_dir() else mode)
-        assert files_of(generate(template_copy.parent / folder, template_copy)) == expected
-
-    umask = os.umask(0o077)
-    try:
-        private = files_of(generate(template_copy.parent / "private"))
-    finally:
-        os.umask(umask)
-    assert {mode & 0o777 for _, mode in private.values()} == {0o600, 0o700}
-
-
-@pytest.mark.parametrize("place", ["ascii", "gone"])
-def test_a_finished_project_stays_when_its_path_cannot_be_told(tmp_path: Path, place: str) -> None:
-    folder = tmp_path / "日本"
-    command = f"{sys.executable} -m cookiecutter '{TEMPLATE}' --no-input -o '{folder}'"
-    if place == "gone":
-        command = f"({command} 2>&1; echo $? > code) | true"
-    result = run_in(tmp_path, "sh", "-c", command, environ={"PYTHONIOENCODING": "ascii", "LC_ALL": "C.UTF-8"})
-
-    assert result.returncode == 0, result.stdout
-    assert (folder / "my_service/main.py").exists()
-
-
 def test_replaying_answers_gives_the_same_bytes(bake: Bake, tmp_path: Path) -> None:
     project = bake(**CHOSEN)
     replay = tmp_path / "answers.json"
-    replay.write_text(json.dumps({"cookiecutter": {**ANSWERS, **CHOSEN}}))
+    first = {name: value[0] for name, value in ANSWERS.items() if isinstance(value, list) and not name.startswith("_")}
+    replay.write_text(json.dumps({"cookiecutter": {**ANSWERS, **first, **CHOSEN}}))
 
     options = ["--replay-file", str(replay), "-o", "replayed"]
     result = run_in(tmp_path, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
@@ -236,6 +185,9 @@ def test_writing_anew_replaces_the_templates_files_and_keeps_all_others(bake: Ba
     result = write_anew(project, "ci=none")
 
     assert result.returncode == 0, result.stdout
+    assert re.findall("replaced, and differed before: (.*)", result.stdout) == [
+        "README.md", "storage/storage.py", "web.py",
+    ]  # fmt: skip
     for path in own:
         assert path.read_text() == "mine"
         path.unlink()
@@ -291,10 +243,3 @@ def test_a_run_that_did_not_finish_is_not_run_over(bake: Bake) -> None:
     assert ".regenerating: left by a run that did not finish" in result.stdout
     assert (project / ".regenerating/app/mine.py").read_text() == "kept"
     assert (project / "app/__init__.py").exists()
-
-
-def test_all_folders_are_moved_out_of_the_way_while_a_project_is_written_anew() -> None:
-    folders = {path.split("/")[0] for path in project_files() if "/" in path}
-    hook = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
-    [found] = re.findall(r"^FOLDERS = (\{.*\})$", hook, re.MULTILINE)
-    assert ast.literal_eval(found) == folders

@@ -36,7 +36,7 @@ def project(template: Path) -> Path:
     answers = json.dumps({"example": "none", "ci": "none"})
     result = run_in(template.parent, CRUFT, "create", str(template), "--no-input", "--extra-context", answers)
     assert result.returncode == 0, result.stdout
-    project = template.parent / "my_service"
+    [project] = (path.parent for path in template.parent.glob("*/.cruft.json"))
     git(project, "init")
     commit_all(project, "Start")
     return project
@@ -49,7 +49,7 @@ def test_cruft_makes_what_cookiecutter_makes(project: Path) -> None:
 
     made = {name: file for name, file in files_of(project).items() if not name.startswith((".git/", ".cruft"))}
 
-    assert made == files_of(project.parent / "plain/my_service")
+    assert made == files_of(project.parent / "plain" / project.name)
 
 
 def test_an_update_brings_the_templates_change_and_keeps_the_projects_own(template: Path, project: Path) -> None:
