@@ -91,8 +91,7 @@ def _feature_sections(root: Path) -> dict[str, type[msgspec.Struct]]:
     for path in sorted((root / "app").glob("*/settings.py")):
         name, feature = f"app.{path.parent.name}.settings", path.parent.name
         if name not in sys.modules:
-            spec = spec_from_file_location(name, path)
-            assert spec and spec.loader
+            spec: Any = spec_from_file_location(name, path)
             sys.modules[name] = module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
         sections[feature] = getattr(sys.modules[name], feature.title().replace("_", ""))
