@@ -185,7 +185,7 @@ MISTAKES = [
         "argon2: {speed: 1}",
         "security.argon2.speed: unknown key, expected one of time_cost, memory_cost, parallelism",
     ),
-    ("nonsense.yaml", "host: x", f"nonsense: unknown section, expected one of {', '.join(SECTIONS)}"),
+    ("nonsense.yaml", "host: x", f"nonsense: unknown section, expected one of {', '.join([*SECTIONS, 'blog'])}"),
     ("storage.yaml", "1: x", "storage.1: unknown key, expected one of url, disks, accel_redirect"),
     ("storage.yaml", "- url", "expected keys with values, found list"),
     (
