@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, inspect, text
 
 from config import AppDir
 from database import connect
@@ -93,3 +93,17 @@ def test_a_database_that_is_locked_is_one_line(database: Engine) -> None:
 def test_a_file_that_is_no_database_is_one_line(folder: AppDir) -> None:
     folder.database.write_bytes(b"no database" * 100)
     assert refusal("upgrade") == "Error: database: file is not a database"
+
+
+def test_a_features_tables_are_dropped_after_asking_and_nobody_elses(database: Engine) -> None:
+    run("upgrade")
+    before = set(inspect(database).get_table_names())
+    refused = CliRunner().invoke(cli, ["db", "drop", "blog"], input="n\n")
+    assert refused.exit_code == 1
+    assert "This deletes post (0 rows). Go on?" in refused.output
+    assert refusal("drop", "accounts") == "Error: accounts: its tables are referred to by blog, infrastructure"
+    assert refusal("drop", "shop").startswith("Error: 'shop': no folder of app/, expected one of accounts, blog")
+    assert set(inspect(database).get_table_names()) == before
+    assert run("drop", "blog", "--yes").output.splitlines()[-1] == "deleted: post (0 rows)"
+    assert set(inspect(database).get_table_names()) == before - {"post"}
+    assert run("drop", "blog").output.splitlines()[-1] == "blog: has no tables here"

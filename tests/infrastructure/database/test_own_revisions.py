@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic import command
 from click.testing import CliRunner, Result
-from sqlalchemy import DefaultClause, Engine, inspect, text
+from sqlalchemy import DefaultClause, Engine, insert, inspect, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from config import ROOT, AppDir
@@ -37,13 +37,15 @@ def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project / "database/versions"
 
 
-def write(versions: Path, name: str, follows: str | None, *steps: str, downgrade: tuple[str, ...] = ()) -> None:
+def write(
+    versions: Path, name: str, follows: str | None, *steps: str, downgrade: tuple[str, ...] = (), more: str = ""
+) -> None:
     def body(steps: tuple[str, ...]) -> str:
         return "".join(f"    {step}\n" for step in steps or ("pass",))
 
     (versions / f"{name}.py").write_text(
         "import sqlalchemy as sa\nfrom alembic import op\n"
-        f"revision = {name!r}\ndown_revision = {follows!r}\n"
+        f"revision = {name!r}\ndown_revision = {follows!r}\n{more}\n"
         f"def upgrade():\n{body(steps)}def downgrade():\n{body(downgrade)}"
     )
 
@@ -247,6 +249,53 @@ def test_a_default_that_only_the_model_has_is_found(database: Engine, monkeypatc
     column = Base.metadata.tables["schedule_slot"].columns["outcome"]
     monkeypatch.setattr(column, "server_default", DefaultClause("sent"))
     assert run("check").exit_code == 1
+
+
+@pytest.mark.parametrize("dropped", [(), ("blog",)], ids=["with the blog", "without the blog"])
+def test_what_an_update_adds_to_a_branch_reaches_a_database_with_revisions_of_the_teams_own(
+    empty: Engine, versions: Path, dropped: tuple[str, ...]
+) -> None:
+    for branch in dropped:
+        shutil.rmtree(versions / branch)
+    (versions / "notes").mkdir()
+    needs = "branch_labels = ('notes',)\ndepends_on = ('0001_accounts',)"
+    owner = "sa.Column('owner_id', sa.BigInteger(), sa.ForeignKey('user_account.id'))"
+    write(
+        versions / "notes",
+        "note",
+        None,
+        f"op.create_table('note', {owner})",
+        downgrade=("op.drop_table('note')",),
+        more=needs,
+    )
+    upgrade(empty)
+    write(
+        versions / "notes",
+        "text",
+        "note",
+        "op.add_column('note', sa.Column('text', sa.Text()))",
+        downgrade=("op.drop_column('note', 'text')",),
+    )
+    upgrade(empty)
+    user = {"username": "ada", "email": "-", "password_hash": "-", "session_key": "-", "is_admin": False}
+    with empty.begin() as connection:
+        connection.execute(insert(Base.metadata.tables["user_account"]), user)
+        connection.execute(text("INSERT INTO note (owner_id, text) VALUES (1, 'mine')"))
+    for branch, first, table in (
+        ("accounts", "0001_accounts", "user_account"),
+        ("infrastructure", SHIPPED, "transfer"),
+        ("blog", "0001_blog", "post"),
+    ):
+        if branch not in dropped:
+            write(versions / branch, f"new_{table}", first, f"op.add_column('{table}', sa.Column('new', sa.Text()))")
+    upgrade(empty)
+    found = inspect(empty).get_multi_columns()
+    having_new = {table for (_, table), columns in found.items() if "new" in {column["name"] for column in columns}}
+    assert having_new == {"user_account", "transfer"} | ({"post"} - {"post" for branch in dropped})
+    assert scalar(empty, "SELECT text FROM note JOIN user_account ON owner_id = id") == "mine"
+    downgrade(empty, "notes@base")
+    assert "note" not in inspect(empty).get_table_names()
+    assert scalar(empty, "SELECT username FROM user_account") == "ada"
 
 
 def test_branches_are_all_applied(database: Engine, versions: Path) -> None:
