@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alembic.operations.ops import CreateTableOp, MigrateOperation, MigrationScript, UpgradeOps
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError, rev_id, to_tuple
+from alembic.util import msg, rev_id, to_tuple
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
 
@@ -40,7 +40,8 @@ def split(scripts: ScriptDirectory, directives: list[MigrationScript]) -> None:
         wanted = found.head.partition("@")[0]
         changes = {wanted: changes.get(wanted, [])}
     if not changes and found.message:
-        raise CommandError("all tables are what the models say; for a revision by hand, add --head FEATURE@head")
+        directives.clear()
+        msg("All tables are what the models say. For a revision by hand, add: --head FEATURE@head")
     if changes:
         # Otherwise Alembic would write into no folder but `versions` itself.
         scripts._version_locations = [versions / branch for branch in changes]
