@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pwd
 
 import svcs
 from flask import current_app, has_request_context, request
@@ -17,7 +16,7 @@ def audit(action: str, **what: object) -> None:
 
     What the request has written is committed first: the log tells nothing that is undone afterwards.
     """
-    who: dict[str, str | None] = {"user": os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name}
+    who: dict[str, str | None] = {"user": os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"}
     if has_request_context():
         svcs.flask.get(Session).commit()
         who = {"user": getattr(current_user, "username", None), "address": request.remote_addr}

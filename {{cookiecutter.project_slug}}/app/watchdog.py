@@ -1,7 +1,6 @@
 """Sees requests that run for too long. gunicorn's timeout does not: with threads, it is about the whole worker."""
 
 import logging
-import math
 import threading
 import time
 from contextlib import suppress
@@ -29,7 +28,8 @@ def register(app: Flask, settings: Settings) -> None:
 
     So a body that comes too slowly ends; a request that works on may still end well.
     """
-    most = settings.web.timeout or math.inf
+    if not (most := settings.web.timeout):
+        return
     running: set[Running] = set()
     started = threading.Lock()
 
@@ -40,9 +40,9 @@ def register(app: Flask, settings: Settings) -> None:
                 running.discard(late)
                 fields = {"request_id": late.request_id, "route": late.route}
                 logger.warning("a request runs longer than web.timeout, %g s", most, extra=fields)
-                app.extensions["overdue"].inc()
-                with suppress(OSError):  # Its client may have gone.
+                with suppress(Exception):  # Its client may have gone, and nothing may end this thread.
                     late.connection.shutdown(SHUT_RD)
+                    app.extensions["overdue"].inc()
 
     @app.before_request
     def begin() -> None:

@@ -88,13 +88,20 @@ def _feature_sections(root: Path) -> dict[str, type[msgspec.Struct]]:
     Only that file is run. Importing it as a part of the app would import the app, which stands on the settings.
     """
     sections = {}
-    for path in sorted((root / "app").glob("*/settings.py")):
-        name, feature = f"app.{path.parent.name}.settings", path.parent.name
+    for feature in feature_names(root):
+        if feature in SECTIONS:
+            raise ConfigError(f"app/{feature}/: is called as a section of config/settings.py; choose another name")
+        path, name, kind = root / "app" / feature / "settings.py", f"app.{feature}.settings", feature.title()
+        if not path.is_file():
+            continue
         if name not in sys.modules:
             spec: Any = spec_from_file_location(name, path)
-            sys.modules[name] = module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
-        sections[feature] = getattr(sys.modules[name], feature.title().replace("_", ""))
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[name] = module
+        if not (struct := getattr(sys.modules[name], kind.replace("_", ""), None)):
+            raise ConfigError(f"app/{feature}/settings.py: expected a struct called {kind.replace('_', '')}")
+        sections[feature] = struct
     return sections
 
 

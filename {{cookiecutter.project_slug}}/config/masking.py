@@ -15,7 +15,12 @@ IN_TEXT = (
     # A password in a URL, or what stands alone in its place.
     re.compile(r"(://[^\s:/@]{0,200}:)\S{0,1000}@"),
     re.compile(r"(://)[^\s:/@?]{1,200}@"),
-    re.compile(rf"((?:^|[?&;,\s'\"(])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}=)[^&;\s]*", re.IGNORECASE),
+    re.compile(r"(\b[\w.-]{1,100}:)[^\s:/@]{1,200}@(?=[\w.-])"),
+    # What stands behind a name, also in JSON and as Python shows it.
+    re.compile(
+        rf"((?:^|[?&;,\s'\"({{])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}(?:=|['\"]\s{{0,3}}:\s{{0,3}}['\"]?))[^&;\s]*",
+        re.IGNORECASE,
+    ),
     # A header, to its end.
     re.compile(r"((?:authorization|cookie|api-?key)['\"]?\s{0,3}[:,]\s{0,3}['\"]?)[^'\"\r\n]+", re.IGNORECASE),
     re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)(?:[^-]|-(?!----)){1,20000}"),
@@ -38,7 +43,7 @@ def mask(name: str, value: Any) -> Any:
         return {key: mask(str(key), inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [mask("", inner) for inner in value]
-    return value
+    return mask(name, repr(value)) if isinstance(value, Exception | bytes) else value
 
 
 def _hidden(found: re.Match[str]) -> str:

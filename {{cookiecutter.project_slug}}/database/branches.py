@@ -1,9 +1,9 @@
 """Each feature has a branch of migrations, `versions/<feature>/`, and so has the infrastructure."""
 
-from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
-from alembic.operations.ops import CreateTableOp, MigrateOperation, MigrationScript, UpgradeOps
+from alembic.operations.ops import MigrateOperation, MigrationScript, UpgradeOps
 from alembic.script import ScriptDirectory
 from alembic.util import msg, rev_id, to_tuple
 from sqlalchemy import inspect
@@ -16,12 +16,13 @@ INFRASTRUCTURE = "infrastructure"
 
 
 def branch_of(table: str, versions: Path) -> str:
-    """The feature whose model the table is; if the model is gone, the one whose revisions name the table."""
-    modules = [mapper.class_.__module__ for mapper in Base.registry.mappers if mapper.local_table.description == table]
-    for module in modules:
-        package, _, rest = module.partition(".")
-        feature = rest.partition(".")[0]
-        return feature if package == "app" and feature in feature_names() else INFRASTRUCTURE
+    """The feature whose model, or whose relationship, has the table; if it is gone, the one whose revisions name it."""
+    for mapper in Base.registry.mappers:
+        between = {one.secondary.description for one in mapper.relationships if one.secondary is not None}
+        if table in {mapper.local_table.description, *between}:
+            package, _, rest = mapper.class_.__module__.partition(".")
+            feature = rest.partition(".")[0]
+            return feature if package == "app" and feature in feature_names() else INFRASTRUCTURE
     named = (path for path in sorted(versions.glob("*/*.py")) if f'"{table}"' in path.read_text(encoding="utf-8"))
     return next((path.parent.name for path in named), INFRASTRUCTURE)
 
@@ -45,7 +46,14 @@ def split(scripts: ScriptDirectory, directives: list[MigrationScript]) -> None:
     if changes:
         # Otherwise Alembic would write into no folder but `versions` itself.
         scripts._version_locations = [versions / branch for branch in changes]
-        directives[:] = [_revision(scripts, versions, found, *change) for change in sorted(changes.items())]
+        ids = {branch: rev_id() for branch in changes}
+        needs = {branch: _needed(branch, changes[branch], versions) for branch in sorted(changes)}
+        # What is referred to comes first.
+        order = [branch for branch in TopologicalSorter(needs).static_order() if branch in changes]
+        directives[:] = [
+            _revision(scripts, versions / branch, found.message, changes[branch], ids, needs[branch])
+            for branch in order
+        ]
 
 
 def tables_of(branch: str, connection: Connection, versions: Path) -> list[str]:
@@ -56,33 +64,39 @@ def tables_of(branch: str, connection: Connection, versions: Path) -> list[str]:
 def dependents(branch: str, scripts: ScriptDirectory) -> set[str]:
     """The other branches that need this one."""
     places = {script.revision: Path(script.path).parent.name for script in scripts.walk_revisions()}
-    return {
-        places[script.revision]
-        for script in scripts.walk_revisions()
-        if branch
-        in {places[needed] for needed in to_tuple(script.dependencies, default=())} - {places[script.revision]}
-    }
+    found = set()
+    for script in scripts.walk_revisions():
+        needed = scripts.get_revisions(to_tuple(script.dependencies, default=()))
+        if branch in {places[other.revision] for other in needed}:
+            found.add(places[script.revision])
+    return found - {branch}
+
+
+def _needed(branch: str, changes: list[MigrateOperation], versions: Path) -> set[str]:
+    """The other branches whose tables those of a branch refer to."""
+    names = [change.table_name for change in changes]  # type: ignore[attr-defined]
+    tables = [Base.metadata.tables[name] for name in names if name in Base.metadata.tables]
+    referred = {key.column.table.name for table in tables for key in table.foreign_keys}
+    return {branch_of(table, versions) for table in referred} - {branch}
 
 
 def _revision(
-    scripts: ScriptDirectory, versions: Path, found: MigrationScript, branch: str, changes: list[MigrateOperation]
+    scripts: ScriptDirectory,
+    folder: Path,
+    message: str | None,
+    changes: list[MigrateOperation],
+    ids: dict[str, str],
+    needed: set[str],
 ) -> MigrationScript:
-    upgrade = UpgradeOps(changes)
-    is_new = not (versions / branch).is_dir()
-    others = {branch_of(table, versions) for table in _referred(changes)} - {branch}
+    upgrade, branch, is_new = UpgradeOps(changes), folder.name, not folder.is_dir()
+    depends_on = [ids.get(other) or str(scripts.get_revision(f"{other}@head").revision) for other in sorted(needed)]
     return MigrationScript(
-        rev_id(),
+        ids[branch],
         upgrade,
         upgrade.reverse(),
-        message=found.message,
+        message=message,
         head="base" if is_new else f"{branch}@head",
         branch_label=branch if is_new else None,
-        version_path=versions / branch,
-        depends_on=tuple(sorted(str(scripts.get_revision(f"{other}@head").revision) for other in others)) or None,
+        version_path=folder,
+        depends_on=tuple(depends_on) or None,
     )
-
-
-def _referred(changes: Iterable[MigrateOperation]) -> set[str]:
-    """The tables that new tables refer to."""
-    tables = [change.to_table() for change in changes if isinstance(change, CreateTableOp)]
-    return {key.column.table.name for table in tables for key in table.foreign_keys}

@@ -27,6 +27,7 @@ def db(words: tuple[str, ...]) -> None:
     drop FEATURE        delete the tables of a feature, after asking (--yes: at once)
     """  # noqa: D301  (click wants the character itself, which ends its wrapping of lines)
     from alembic.config import CommandLine
+    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
     from database.migrations import alembic_config
@@ -36,16 +37,17 @@ def db(words: tuple[str, ...]) -> None:
         if words[0] == "drop":
             drop.main(words[1:], "python main.py db drop", standalone_mode=False)
             return
+        try:
+            ScriptDirectory.from_config(alembic_config()).get_heads()
+        except KeyError as error:
+            reason = f"database/versions/: found no revision {error}, which another one follows"
+            raise click.ClickException(reason) from None
         alembic = CommandLine("python main.py db")
         options = alembic.parser.parse_args([*words, "heads"] if words == ("upgrade",) else words)
         options.autogenerate, options.raiseerr = True, True
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
         raise click.ClickException(str(error)) from None
-    except KeyError as error:
-        raise click.ClickException(
-            f"database/versions/: found no revision {error}, which another one follows"
-        ) from None
 
 
 @click.command()
@@ -55,25 +57,32 @@ def drop(feature: str, yes: bool) -> None:
     """Delete the tables of FEATURE, with all that is in them."""
     from alembic import command
     from alembic.runtime.environment import EnvironmentContext
-    from sqlalchemy import func, select, table
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import func, inspect, select, table
 
-    from database.branches import dependents, tables_of
-    from database.migrations import alembic_config, scripts
+    from database.branches import branch_of, dependents, tables_of
+    from database.migrations import alembic_config
 
     if feature not in feature_names():
         raise click.ClickException(f"{feature!r}: no folder of app/, expected one of {', '.join(feature_names())}")
-    if others := dependents(feature, scripts()):
-        raise click.ClickException(f"{feature}: its tables are referred to by {', '.join(sorted(others))}")
+    scripts = ScriptDirectory.from_config(alembic_config())
+    others, versions = dependents(feature, scripts), Path(scripts.dir, "versions")
     lost: list[str] = []
 
     def look(_revision: Any, context: Any) -> list[Any]:
-        for name in tables_of(feature, context.connection, Path(scripts().dir, "versions")):
+        names, found = tables_of(feature, context.connection, versions), inspect(context.connection)
+        for (_, name), keys in found.get_multi_foreign_keys().items():
+            if name not in names and {key["referred_table"] for key in keys} & set(names):
+                others.add(branch_of(str(name), versions))
+        for name in names:
             rows = context.connection.scalar(select(func.count()).select_from(table(name)))
             lost.append(f"{name} ({rows:,} rows)")
         return []
 
-    with EnvironmentContext(alembic_config(), scripts(), fn=look):
-        scripts().run_env()
+    with EnvironmentContext(alembic_config(), scripts, fn=look):
+        scripts.run_env()
+    if others:
+        raise click.ClickException(f"{feature}: its tables are referred to by {', '.join(sorted(others))}")
     if not lost:
         click.echo(f"{feature}: has no tables here")
         return

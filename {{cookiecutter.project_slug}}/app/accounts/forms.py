@@ -57,7 +57,8 @@ class RegisterForm(Form):
         password, settings = field.data or "", svcs.flask.get(Settings)
         if len(password) < self.shortest:
             raise ValidationError(f"Use at least {self.shortest} characters.")
-        names = (self.email.data or "", self.username.data or "", settings.app.name, settings.app.slug)
+        email = self.email.data or ""
+        names = (email, email.partition("@")[0], self.username.data or "", settings.app.name, settings.app.slug)
         if is_common(password, names):
             raise ValidationError("This is a common password, or made of names. Use something longer or less usual.")
 

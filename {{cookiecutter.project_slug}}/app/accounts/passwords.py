@@ -12,7 +12,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from app.accounts.models import User
 from config.settings import Argon2
 
-# Characters of a password that are looked at for common ones.
+# Characters at each end of a password that are looked at for common ones.
 JUDGED = 16
 # Passwords that a process hashes at the same time; each takes all that a processor has.
 turns = threading.BoundedSemaphore(2)
@@ -47,13 +47,13 @@ def is_common(password: str, names: Sequence[str]) -> bool:
 
     for name in names:
         password = password.lower().replace(name.lower(), "")
-    # Below a million guesses. Its work grows with the square of the length and faster, so only the beginning is asked.
-    return not password or zxcvbn(password[:JUDGED])["score"] < 2
+    # Below a million guesses. Its work grows with the square of the length and faster, so only both ends are asked.
+    return not password or all(zxcvbn(end)["score"] < 2 for end in (password[:JUDGED], password[-JUDGED:]))
 
 
 @contextmanager
 def _turn() -> Iterator[None]:
-    """While as many are hashed as may be, others are told to come back: a queue of them would hold up every page."""
+    """Answer 503 when all turns are taken: a queue would hold up every page."""
     if not turns.acquire(blocking=False):
         raise ServiceUnavailable("Many people log in right now. Please try again in a moment.", retry_after=5)
     try:

@@ -53,7 +53,7 @@ def register() -> ResponseReturnValue:
 
 
 def wanted_account() -> str:
-    """The account that somebody wants to log in to. Who has been in it, on this browser, is counted apart.
+    """The account that somebody wants to log in to. A browser that was logged in to it is counted apart.
 
     So its owner gets in while others guess (OWASP: device cookies). It is a hash, because the text may be anything.
     """

@@ -26,8 +26,8 @@ def readyz() -> tuple[Response, int]:
 
     Operators get what is not, and which release says so. Others make no work: they get what was found in this second.
     """
-    checked, found = current_app.extensions.get("ready", (0, {}))
-    if is_operator() or checked < time.monotonic() - 1:
+    checked, found = current_app.extensions.get("ready", (-1, {}))
+    if (inside := is_operator()) or checked < time.monotonic() - 1:
         found = check_services()
         current_app.extensions["ready"] = time.monotonic(), found
     failing: set[str] = current_app.extensions.setdefault("not_ready", set())
@@ -40,7 +40,7 @@ def readyz() -> tuple[Response, int]:
             logger.info("ready again: %s", name)
             failing.discard(name)
     status, code = ("failed", 503) if any(found.values()) else ("ok", 200)
-    if not is_operator():
+    if not inside:
         return jsonify(status=status), code
     results = {name: in_words(error) for name, error in found.items()}
     return jsonify(status=status, checks=results, release=project_release(svcs.flask.get(Settings).root)), code
