@@ -9,6 +9,8 @@ from subprocess import CompletedProcess
 import pytest
 from baking import run_in
 
+# A folder such as people have. In one piece, this file would itself hold the path of a machine.
+HOME = "/".join(("", "home", "ada"))
 # Puts a fault into the template's project, and returns the file and line that a finding has to name.
 Plant = Callable[[Path], str]
 PYTHON = '"""Shop."""\n'
@@ -167,7 +169,7 @@ FILES: dict[str, tuple[Plant, str]] = {
     "key of AWS": (add("docs/aws.md", "# x\nAKIAABCDEFGHIJKLMNOP\n", 2), "looks like a secret"),
     "key of age": (add("docs/age.md", "# x\nAGE-SECRET-KEY-1QQQ\n", 2), "looks like a secret"),
     "password in a URL": (add("docs/url.md", "# x\nredis://ada:hunter2@cache\n", 2), "a password in a URL"),
-    "path of a machine": (add("docs/home.md", "# x\n/home/ada/x\n", 2), "a path of one machine"),
+    "path of a machine": (add("docs/home.md", f"# x\n{HOME}/x\n", 2), "a path of one machine"),
     "Makefile without tab": (append("Makefile", "x:\n    echo\n"), "expected a tab"),
     "template that is not closed": (
         add("app/templates/open.html", "{% if x %}\n{% for y in z %}\n{% endif %}\n", 3),
@@ -314,7 +316,7 @@ def test_planted_faults_are_found(template_copy: Path, faults: dict[str, tuple[P
 def test_pictures_and_an_owner_s_texts_are_no_faults(template_copy: Path) -> None:
     project = template_copy / "{{cookiecutter.project_slug}}"
     add("app/static/logo.png", b"\x89PNG\r\n\x1a\n\0\xff")(project)
-    answers = ["description=<<<<<<< /home/ada redis://ada:hunter2@cache breakpoint() [x](no.md)"]
+    answers = [f"description=<<<<<<< {HOME} redis://ada:hunter2@cache breakpoint() [x](no.md)"]
 
     result = generate(template_copy, *answers)
 
