@@ -103,6 +103,11 @@ def test_a_features_tables_are_dropped_after_asking_and_nobody_elses(database: E
     assert "This deletes post (0 rows). Go on?" in refused.output
     assert refusal("drop", "accounts") == "Error: accounts: its tables are referred to by blog, infrastructure"
     assert refusal("drop", "shop").startswith("Error: 'shop': no folder of app/, expected one of accounts, blog")
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE other (post_id INTEGER REFERENCES post (id))"))
+    assert refusal("drop", "blog", "--yes") == "Error: blog: its tables are referred to by infrastructure"
+    with database.begin() as connection:
+        connection.execute(text("DROP TABLE other"))
     assert set(inspect(database).get_table_names()) == before
     assert run("drop", "blog", "--yes").output.splitlines()[-1] == "deleted: post (0 rows)"
     assert set(inspect(database).get_table_names()) == before - {"post"}
