@@ -54,8 +54,8 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	$(VENV)/bin/cookiecutter . --no-input -o build/lock
 	$(MAKE) -C build/lock/my_service lock UV='$(abspath $(VENV))/bin/uv'
 	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
-	$(PIN) --group infrastructure -c '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
-	@# What the queue is measured beside has to share an environment with the project, whatever versions it asks for.
+	@# These share an environment with the project, whatever versions they ask for.
+	$(PIN) --group infrastructure --override '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
 	$(PIN) --group bench --override '$(PROJECT)/requirements-dev.txt' --override requirements-infrastructure.txt \
 	  -o requirements-bench.txt
 
