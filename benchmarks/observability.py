@@ -97,7 +97,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="observability-bench-")))
         bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--accept-hooks", "no"]
-        subprocess.run([*bake, "-o", str(folder)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*bake, "-o", str(folder), "project_slug=my_service"], check=True, stdout=subprocess.DEVNULL)
         project = folder / "my_service"
         (project / "measured.py").write_text(MODULE)
         ports, servers = dict[str, int](), dict[str, int]()

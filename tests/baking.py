@@ -1,16 +1,39 @@
 """Bakes projects and runs commands in them."""
 
+import json
 import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cookiecutter.generate import generate_context
+from cookiecutter.prompt import prompt_for_config
+
 TEMPLATE = Path(__file__).resolve().parent.parent
 PROJECT_VENV = TEMPLATE / ".venv-project"
-EXAMPLES = ("blog", "none")
+# The questions of cookiecutter.json: their choices, and what `--no-input` answers. A fork has its own.
+QUESTIONS = {
+    name: value
+    for name, value in json.loads((TEMPLATE / "cookiecutter.json").read_text()).items()
+    if not name.startswith("_")
+}
+CHOICES = {name: values for name, values in QUESTIONS.items() if isinstance(values, list)}
+DEFAULTS = {
+    name: answer
+    for name, answer in prompt_for_config(generate_context(str(TEMPLATE / "cookiecutter.json")), no_input=True).items()
+    if name in QUESTIONS
+}
+# Without the question, no project has an example.
+EXAMPLES = CHOICES.get("example", ["none"])
 
 Bake = Callable[..., Path]
+
+
+def not_offered(answers: Mapping[str, str]) -> list[str]:
+    """Which of the answers this template does not have, as a fork may have dropped them; `none` needs no question."""
+    options = {name: CHOICES.get(name, ["none"]) for name in answers if name in CHOICES or name not in QUESTIONS}
+    return [f"{name}={answers[name]}" for name, values in options.items() if answers[name] not in values]
 
 
 def run_in(

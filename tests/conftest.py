@@ -5,17 +5,23 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from baking import TEMPLATE, Bake
+from baking import TEMPLATE, Bake, not_offered
 from pytest_cookies.plugin import Cookies
 
 
 @pytest.fixture
-def bake(cookies: Cookies) -> Bake:
-    """Bakes a project with the answers that are given, and the defaults for the others."""
+def bake(cookies: Cookies, capfd: pytest.CaptureFixture[str]) -> Bake:
+    """Bakes a project with the answers that are given, and the defaults for the others.
+
+    A test that needs a choice gives it, and is skipped in a fork that does not offer it.
+    """
 
     def bake(**answers: str) -> Path:
+        if missing := not_offered(answers):
+            pytest.skip(f"cookiecutter.json does not offer {', '.join(missing)}")
         result = cookies.bake(extra_context=answers)
-        assert result.exception is None, result.exception
+        # What the hooks found names the file to look at.
+        assert result.exception is None, f"{capfd.readouterr().err}{result.exception}"
         return Path(result.project_path)
 
     return bake

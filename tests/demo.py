@@ -28,7 +28,7 @@ PAGES = {
     "/static/style.css": "body",
     "/livez": '"ok"',
     "/readyz": '"ok"',
-    "/version": "my_service",
+    "/version": '"service"',
 }
 PATIENCE = 180
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baking import PROJECT_VENV, TEMPLATE, run_in
+from baking import CHOICES, DEFAULTS, PROJECT_VENV, QUESTIONS, TEMPLATE, run_in
 from cookiecutter.exceptions import CookiecutterException
 from cookiecutter.main import cookiecutter
 
@@ -23,12 +23,11 @@ TEXTS = {
     "author": ["Nobody", "Name <not an address>", "<a@b.c>", "Name <a@b.c> ", "Name <a@b.c>\n"],
 }
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-CHOICES = {name: values for name, values in ANSWERS.items() if isinstance(values, list) and not name.startswith("_")}
 TEXTS |= {name: ["of another kind"] for name in CHOICES}
-GOOD = {
-    name: CHOICES[name][0] if name in CHOICES else text for name, text in ANSWERS.items() if not name.startswith("_")
-}
-GOOD |= {"project_slug": "shop", "author": "Zoë <z@example.org>"}
+# The hook checks the texts of a fork's own questions, too.
+OWN = [name for name in QUESTIONS if name not in {"project_slug", *TEXTS}]
+TEXTS |= {name: ["", "two\nlines", "x" * 201] for name in OWN}
+GOOD = DEFAULTS | {"project_slug": "shop", "author": "Zoë <z@example.org>"}
 
 
 @pytest.fixture
@@ -68,10 +67,10 @@ def test_a_bad_text_is_refused(tmp_path: Path, generate: Generate, name: str, te
 
 
 def test_all_bad_answers_are_named_at_once(tmp_path: Path, generate: Generate) -> None:
-    generated, output = generate(project_slug="class", author="me", ci="jenkins", description=" ")
+    generated, output = generate(project_slug="class", author="me", description=" ", **dict.fromkeys(CHOICES, "other"))
 
     assert not generated
-    assert [line.split(":")[0] for line in output.splitlines()] == ["project_slug", "description", "author", "ci"]
+    assert [line.split(":")[0] for line in output.splitlines()] == ["project_slug", "description", "author", *CHOICES]
     assert not (tmp_path / "out/shop").exists()
 
 
@@ -83,9 +82,11 @@ def test_good_answers_pass(tmp_path: Path, generate: Generate) -> None:
 
 
 def test_each_prompt_is_a_question() -> None:
-    for name in (name for name in ANSWERS if not name.startswith("_")):
-        prompt = ANSWERS["__prompts__"][name]
-        assert (prompt if isinstance(prompt, str) else prompt["__prompt__"]).endswith("?")
+    prompts = ANSWERS["__prompts__"]
+    assert prompts.keys() == QUESTIONS.keys(), "__prompts__ of cookiecutter.json"
+    for name, prompt in prompts.items():
+        assert (prompt if isinstance(prompt, str) else prompt["__prompt__"]).endswith("?"), name
+        assert isinstance(prompt, str) or prompt.keys() - {"__prompt__"} == set(CHOICES[name]), name
 
 
 @pytest.mark.parametrize("value", [True, 17, None, ["a"]], ids=repr)

@@ -61,6 +61,7 @@ class Places:
         stack.callback(self.kill_all)
         # The hooks remove what was not chosen and check the rest; with the default answers the service is the same.
         bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--accept-hooks", "no"]
+        bake += ["project_slug=my_service"]
         subprocess.run([*bake, "-o", str(self.folder)], check=True, stdout=subprocess.DEVNULL)
         self.project = self.folder / "my_service"
         (self.project / "app/bench").mkdir()
