@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PROJECT_VENV := .venv-project
 BENCH_VENV := .venv-bench
+# Where the name of a baked project matters, whatever the default is.
+SLUG := my_service
 RUFF_CHECK = $(VENV)/bin/ruff check --no-cache --extend-exclude pyproject.toml
 PIN = $(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal --generate-hashes \
   --no-header --no-annotate pyproject.toml
@@ -14,6 +16,15 @@ help: ## Show this list
 demo: $(VENV)/ready ## Generate a project with the default answers, set it up and serve it (ARGS=--check: and stop)
 	$(VENV)/bin/python tests/demo.py $(ARGS)
 
+quick: $(PROJECT_VENV)/ready ## Run what is enough while you edit: bake all choices, check the hooks, lint and test one project
+	$(VENV)/bin/ruff format --no-cache --check .
+	$(RUFF_CHECK) .
+	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal tests/test_answers.py tests/test_generation.py tests/test_output_check.py
+	rm -rf build/quick
+	$(VENV)/bin/cookiecutter . --no-input -o build/quick project_slug=$(SLUG)
+	MYPY_CACHE_DIR='$(abspath build/mypy)' $(MAKE) -C build/quick/$(SLUG) lint test \
+	  VENV='$(abspath $(PROJECT_VENV))' -o '$(abspath $(PROJECT_VENV))/ready'
+
 test: lint test-template test-infrastructure ## Run all tests
 
 test-template: $(PROJECT_VENV)/ready ## Run the tests of questions, hooks, output and READMEs (ARGS: for pytest)
@@ -21,10 +32,10 @@ test-template: $(PROJECT_VENV)/ready ## Run the tests of questions, hooks, outpu
 
 test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's infrastructure in a baked project (ARGS: for pytest)
 	rm -rf build/infrastructure
-	$(VENV)/bin/cookiecutter . --no-input -o build/infrastructure
-	cp -R tests/infrastructure build/infrastructure/my_service/tests/
-	cd build/infrastructure/my_service && $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
-	cd build/infrastructure/my_service && \
+	$(VENV)/bin/cookiecutter . --no-input -o build/infrastructure project_slug=$(SLUG) example=blog deploy=systemd
+	cp -R tests/infrastructure build/infrastructure/$(SLUG)/tests/
+	cd build/infrastructure/$(SLUG) && $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
+	cd build/infrastructure/$(SLUG) && \
 	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure \
 	  $(or $(ARGS),--cov=config --cov=database --cov=storage --cov=backup)
 
@@ -51,9 +62,9 @@ bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim ki
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
 	$(PIN) --group dev -o requirements-dev.txt
 	rm -rf build/lock
-	$(VENV)/bin/cookiecutter . --no-input -o build/lock
-	$(MAKE) -C build/lock/my_service lock UV='$(abspath $(VENV))/bin/uv'
-	cp build/lock/my_service/requirements*.txt '$(PROJECT)/'
+	$(VENV)/bin/cookiecutter . --no-input -o build/lock project_slug=$(SLUG)
+	$(MAKE) -C build/lock/$(SLUG) lock UV='$(abspath $(VENV))/bin/uv'
+	cp build/lock/$(SLUG)/requirements*.txt '$(PROJECT)/'
 	@# These share an environment with the project, whatever versions they ask for.
 	$(PIN) --group infrastructure --override '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
 	$(PIN) --group bench --override '$(PROJECT)/requirements-dev.txt' --override requirements-infrastructure.txt \
@@ -85,4 +96,4 @@ clean: ## Remove environments, caches and what the demo made; also from the proj
 	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-template test-infrastructure lint format bench bench-queue bench-deploy lock clean
+.PHONY: help demo quick test test-template test-infrastructure lint format bench bench-queue bench-deploy lock clean

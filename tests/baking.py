@@ -26,6 +26,7 @@ DEFAULTS = {
 }
 # Without the question, no project has an example.
 EXAMPLES = CHOICES.get("example", ["none"])
+EXAMPLE = next((example for example in EXAMPLES if example != "none"), "none")
 
 Bake = Callable[..., Path]
 

@@ -12,7 +12,7 @@ from releasing import GIT, UV, commit, make
 
 
 def test_clones_at_other_paths_make_the_same_artifact(bake: Bake, tmp_path: Path) -> None:
-    project = bake()
+    project = bake(deploy="systemd")
     commit(project)
     clone = tmp_path / "a clone"
     assert run_in(tmp_path, "git", "clone", "--quiet", project, clone, environ=GIT).returncode == 0

@@ -12,20 +12,19 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
+from baking import CHOICES, DEFAULTS, EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
 from cookiecutter.main import cookiecutter
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
+# Each file of the project, and the answers that keep it.
+MANIFEST = {path: set(answers) for path, *answers in map(str.split, (PROJECT / "manifest.txt").open())}
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-# Every combination of the two answers that drop code; the others take turns.
+# Every combination of the two answers that drop code; the others take turns, until each had one.
+PAIRS = list(itertools.product(EXAMPLES, CHOICES.get("deploy", ["none"])))
 OPTION_SETS = [
-    {"license": text, "example": example, "deploy": deploy, "ci": ci}
-    for text, ci, (example, deploy) in zip(
-        itertools.cycle(ANSWERS["license"]),
-        itertools.cycle(ANSWERS["ci"][::-1] + ANSWERS["ci"]),
-        itertools.product(ANSWERS["example"], ANSWERS["deploy"]),
-        strict=False,
-    )
+    {name: values[number % len(values)] for name, values in CHOICES.items()}
+    | dict(zip(("example", "deploy"), PAIRS[number % len(PAIRS)], strict=True))
+    for number in range(max(len(PAIRS), *map(len, CHOICES.values())))
 ]
 HOSTILE = [
     "O'Brien",
@@ -49,14 +48,8 @@ HOSTILE = [
     "...and more",
 ]
 
-CHOSEN = {
-    "project_name": "Zoë's Shop",
-    "project_slug": "shop",
-    "license": "Proprietary",
-    "example": "none",
-    "deploy": "container",
-    "ci": "gitlab",
-}
+CHOSEN = {name: values[-1] for name, values in CHOICES.items()}
+CHOSEN |= {"project_name": "Zoë's Shop", "project_slug": "shop"}
 SHOW_LOGIN = """
 import json, sys, app, config
 settings = config.load({"APP_ENV": "testing", "APP_DIR": sys.argv[1]})
@@ -82,30 +75,36 @@ def test_options_choose_whole_files_and_the_license(
 ) -> None:
     project = bake(**options)
 
-    assert (project / ".github").exists() == (options["ci"] == "github")
-    assert (project / ".gitlab-ci.yml").exists() == (options["ci"] == "gitlab")
-    assert (project / "app/blog").exists() == (options["example"] == "blog")
-    assert ANSWERS["author"] in (project / "LICENSE").read_text()
+    given = {f"{name}={value}" for name, value in options.items()}
+    assert files_of(project).keys() == {path for path, needed in MANIFEST.items() if needed <= given}, "manifest.txt"
+    check_license(project, options["license"], DEFAULTS)
     assert options["license"] in (project / "README.md").read_text()
     # So types, architecture and tests need to be checked once for each example.
     assert code_of(project) == code_of(examples[options["example"]])
 
 
 def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
-    """All files that are the same for all licenses, CI services and ways to a server."""
-    others = r"LICENSE|README\.md|.*ci\.yml|deploy/.*|docs/(production|containers)\.md"
-    return {name: file for name, file in files_of(project).items() if not re.fullmatch(others, name)}
+    """All files that are the same for all projects with the same example."""
+    others = {path for path, needed in MANIFEST.items() if not all(answer.startswith("example=") for answer in needed)}
+    others |= {"LICENSE", "README.md"}
+    return {name: file for name, file in files_of(project).items() if name not in others}
+
+
+def check_license(project: Path, name: str, answers: dict[str, str]) -> None:
+    """The project's license is the template's text, with the answers in their places."""
+    text = (TEMPLATE / "templates/licenses" / name).read_text()
+    expected = re.sub(r"\{\{ *cookiecutter\.(\w+) *\}\}", lambda question: answers[question[1]], text)
+    assert (project / "LICENSE").read_text().strip() == expected.strip(), f"templates/licenses/{name}"
 
 
 def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:
-    assert files_of(bake()) == files_of(examples["blog"])
+    assert files_of(bake()) == files_of(examples[EXAMPLES[0]])
 
 
 def test_replaying_answers_gives_the_same_bytes(bake: Bake, tmp_path: Path) -> None:
     project = bake(**CHOSEN)
     replay = tmp_path / "answers.json"
-    first = {name: value[0] for name, value in ANSWERS.items() if isinstance(value, list) and not name.startswith("_")}
-    replay.write_text(json.dumps({"cookiecutter": {**ANSWERS, **first, **CHOSEN}}))
+    replay.write_text(json.dumps({"cookiecutter": {**ANSWERS, **DEFAULTS, **CHOSEN}}))
 
     options = ["--replay-file", str(replay), "-o", "replayed"]
     result = run_in(tmp_path, sys.executable, "-m", "cookiecutter", TEMPLATE, *options)
@@ -122,7 +121,7 @@ def test_hostile_texts_arrive_unchanged(bake: Bake, text: str) -> None:
     settings = yaml.safe_load((project / "config/app.yaml").read_text())
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert [settings["name"], settings["description"], metadata["description"]] == [text] * 3
-    assert author in (project / "LICENSE").read_text()
+    check_license(project, DEFAULTS["license"], DEFAULTS | {"author": author})
     assert "<script>" not in (project / "README.md").read_text().split("## Start")[0]
 
 
@@ -191,11 +190,11 @@ def test_writing_anew_replaces_the_templates_files_and_keeps_all_others(bake: Ba
     for path in own:
         assert path.read_text() == "mine"
         path.unlink()
-    assert code_of(project) == code_of(examples["blog"])
+    assert code_of(project) == code_of(examples[EXAMPLES[0]])
 
 
 def test_writing_anew_drops_what_is_no_longer_chosen(bake: Bake, examples: dict[str, Path]) -> None:
-    project = bake()
+    project = bake(example="blog")
     (project / "app/blog/views.py").write_text("mine")
 
     result = write_anew(project, "example=none")
@@ -219,7 +218,7 @@ def test_writing_anew_can_skip_every_file_that_exists(bake: Bake, examples: dict
     assert result.returncode == 0, result.stdout
     files = files_of(project)
     assert {path: files.pop(path)[0] for path in edited} == dict.fromkeys(edited, b"mine")
-    assert files == {path: file for path, file in files_of(examples["blog"]).items() if path not in edited}
+    assert files == {path: file for path, file in files_of(examples[EXAMPLES[0]]).items() if path not in edited}
 
 
 def test_without_hooks_writing_anew_keeps_own_files(bake: Bake) -> None:

@@ -118,8 +118,11 @@ BEFORE: dict[str, tuple[Plant, str]] = {
     ),
     "in the manifest twice": (append("manifest.txt", "web.py\n"), "web.py is there twice"),
     "condition forgotten": (
-        within("manifest.txt", add("app/blog/tags.py", PYTHON)),
-        "app/blog/tags.py lacks example=blog",
+        both(
+            add("app/tags/__init__.py", PYTHON, conditions=" deploy=none"),
+            within("manifest.txt", add("app/tags/views.py", PYTHON)),
+        ),
+        "app/tags/views.py lacks deploy=none",
     ),
 }
 # What is found in one look at all files.

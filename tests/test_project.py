@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from baking import PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
+from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
 from demo import PAGES, fetch, free_port, stop, wait_until_ready
 from releasing import commit, make
 
@@ -22,7 +22,7 @@ def run(project: Path, command: str, **environ: str) -> str:
 
 
 def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
-    project = bake(example="blog")
+    project = bake(example=EXAMPLE)
     commit(project)
     commands = commands_of(project / "README.md")
     # The template's README has `make demo`, which is `make dev` in such a project.

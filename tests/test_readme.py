@@ -1,11 +1,8 @@
 """The README's commands work as they are printed."""
 
-import json
 import re
 
 from baking import TEMPLATE, commands_of, run_in
-
-ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
 
 
 def test_the_readme_commands_work_as_printed() -> None:
@@ -18,13 +15,7 @@ def test_the_readme_commands_work_as_printed() -> None:
         assert result.returncode == 0, result.stdout[-3000:]
 
 
-def test_the_readme_names_every_choice() -> None:
-    text = (TEMPLATE / "README.md").read_text()
-    for choices in (ANSWERS["license"], ANSWERS["example"], ANSWERS["ci"]):
-        assert all(choice in text for choice in choices)
-
-
 def test_links_between_documents_lead_somewhere() -> None:
-    for document in TEMPLATE.glob("*.md"):
+    for document in (*TEMPLATE.glob("*.md"), *TEMPLATE.glob("docs/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (TEMPLATE / target).exists(), f"{document.name}: {target}"
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

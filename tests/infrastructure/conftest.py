@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from config import ROOT
+from config import ROOT, feature_names
 from tests.infrastructure.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
+
+# What has no meaning without the example.
+needs_blog = pytest.mark.skipif("blog" not in feature_names(), reason="needs app/blog")
 
 # A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -11,6 +11,7 @@ from config import AppDir
 from database import connect
 from database.migrations import applied
 from main import cli
+from tests.infrastructure.conftest import needs_blog
 from tests.infrastructure.database.conftest import FIRST, HEADS
 
 
@@ -95,6 +96,7 @@ def test_a_file_that_is_no_database_is_one_line(folder: AppDir) -> None:
     assert refusal("upgrade") == "Error: database: file is not a database"
 
 
+@needs_blog
 def test_a_features_tables_are_dropped_after_asking_and_nobody_elses(database: Engine) -> None:
     run("upgrade")
     before = set(inspect(database).get_table_names())

@@ -256,7 +256,7 @@ def test_what_an_update_adds_to_a_branch_reaches_a_database_with_revisions_of_th
     empty: Engine, versions: Path, dropped: tuple[str, ...]
 ) -> None:
     for branch in dropped:
-        shutil.rmtree(versions / branch)
+        shutil.rmtree(versions / branch, ignore_errors=True)
     (versions / "notes").mkdir()
     needs = "branch_labels = ('notes',)\ndepends_on = ('0001_accounts',)"
     owner = "sa.Column('owner_id', sa.BigInteger(), sa.ForeignKey('user_account.id'))"
@@ -286,12 +286,12 @@ def test_what_an_update_adds_to_a_branch_reaches_a_database_with_revisions_of_th
         ("infrastructure", SHIPPED, "transfer"),
         ("blog", "0001_blog", "post"),
     ):
-        if branch not in dropped:
+        if (versions / branch).exists():
             write(versions / branch, f"new_{table}", first, f"op.add_column('{table}', sa.Column('new', sa.Text()))")
     upgrade(empty)
     found = inspect(empty).get_multi_columns()
     having_new = {table for (_, table), columns in found.items() if "new" in {column["name"] for column in columns}}
-    assert having_new == {"user_account", "transfer"} | ({"post"} - {"post" for branch in dropped})
+    assert having_new == {"user_account", "transfer"} | ({"post"} if (versions / "blog").exists() else set())
     assert scalar(empty, "SELECT text FROM note JOIN user_account ON owner_id = id") == "mine"
     downgrade(empty, "notes@base")
     assert "note" not in inspect(empty).get_table_names()

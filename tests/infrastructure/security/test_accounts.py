@@ -11,6 +11,7 @@ from app.accounts import User
 from app.accounts.passwords import turns
 from config import Settings
 from tests.conftest import PASSWORD
+from tests.infrastructure.conftest import needs_blog
 
 MakeApp = Callable[..., Flask]
 WRONG = "not the one that it is"
@@ -75,6 +76,7 @@ def test_an_account_that_cannot_be_stored_is_not_noted(client: Any, settings: Se
     assert not (settings.app_dir.path / "logs/audit.jsonl").exists()
 
 
+@needs_blog
 def test_an_account_has_limits_and_quotas_from_whatever_address(make_app: MakeApp, user: User) -> None:
     limits = {"APP_BLOG__POST_LIMIT": "4 per hour", "APP_BLOG__MOST_POSTS": "3"}
     app = make_app(**limits, APP_SECURITY__MOST_TRANSFERS="2")
