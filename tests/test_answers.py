@@ -89,6 +89,10 @@ def test_each_prompt_is_a_question() -> None:
         assert isinstance(prompt, str) or prompt.keys() - {"__prompt__"} == set(CHOICES[name]), name
 
 
+def test_each_license_is_a_file() -> None:
+    assert {path.name for path in (TEMPLATE / "templates/licenses").iterdir()} == set(CHOICES["license"])
+
+
 @pytest.mark.parametrize("value", [True, 17, None, ["a"]], ids=repr)
 def test_what_is_no_text_is_refused(generate: Generate, value: object) -> None:
     generated, output = generate(description=value)
