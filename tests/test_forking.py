@@ -18,8 +18,7 @@ def apply(page: Path, template: Path) -> None:
     for named, kind, text in re.findall(BLOCK, page.read_text(), re.DOTALL | re.MULTILINE):
         path = named or path
         if kind == "sh":
-            result = run_in(template, "sh", "-euc", text)
-            assert (result.returncode, result.stdout) == (0, ""), text
+            succeed(template, "sh", "-euc", text)
         elif kind == "diff":
             edit(template / path, text.splitlines(keepends=True))
         else:
@@ -43,12 +42,17 @@ def add_pictures(template: Path) -> None:
         manifest.write_text(f"{manifest.read_text()}app/static/{name}\n")
 
 
+def succeed(folder: Path, *command: str | Path) -> None:
+    """Run a command that has to succeed."""
+    result = run_in(folder, *command)
+    assert result.returncode == 0, result.stdout
+
+
 def bake(template: Path, *answers: str) -> Path:
     """What the template makes of its own defaults and these answers."""
     folder = template.parent / f"out{len(list(template.parent.iterdir()))}"
     command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-o", str(folder)]
-    result = run_in(template.parent, *command, *answers)
-    assert result.returncode == 0, result.stdout
+    succeed(template.parent, *command, *answers)
     [project] = folder.iterdir()
     return project
 
@@ -77,26 +81,10 @@ def test_each_step_does_what_the_page_says_and_leaves_the_quick_tests_green(temp
     assert {name: (other / "app/static" / name).read_bytes() for name in BINARY} == BINARY
 
     quick = ["tests/test_answers.py", "tests/test_generation.py", "-k", "not slug and not hostile"]
-    for folder, *command in (
-        (template_copy, template_copy / ".venv/bin/python", "-m", "pytest", "-q", *quick),
-        (
-            template_copy,
-            template_copy / ".venv/bin/ruff",
-            "check",
-            "--no-cache",
-            "--extend-exclude=pyproject.toml",
-            ".",
-        ),
-        (
-            other,
-            PROJECT_VENV / "bin/python",
-            "-m",
-            "pytest",
-            "-q",
-            "tests/integration/hello",
-            "tests/unit/test_features.py",
-        ),
-        (other, PROJECT_VENV / "bin/lint-imports", "--no-cache"),
-    ):
-        result = run_in(folder, *command)
-        assert result.returncode == 0, result.stdout
+    feature = ["tests/integration/hello", "tests/unit/test_features.py"]
+    succeed(template_copy, template_copy / ".venv/bin/python", "-m", "pytest", "-q", *quick)
+    succeed(
+        template_copy, template_copy / ".venv/bin/ruff", "check", "--no-cache", "--extend-exclude=pyproject.toml", "."
+    )
+    succeed(other, PROJECT_VENV / "bin/python", "-m", "pytest", "-q", *feature)
+    succeed(other, PROJECT_VENV / "bin/lint-imports", "--no-cache")
