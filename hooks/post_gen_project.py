@@ -38,7 +38,7 @@ FORBIDDEN = {
 QUESTIONS = "|".join(name for name in ANSWERS if not name.startswith("_"))
 RULES = [
     # Cookiecutter renders this file too, and so its tags are written apart.
-    ("", r"\{[%{][^{}]*\bc\w*cutter\b", "a template tag is left over"),
+    ("", r"\{[%{][^{}\[]*\bc\w*cutter\b", "a template tag is left over"),
     ("", r"\{\{-? *(?:" + QUESTIONS + r")\b", "a template tag is left over"),
     ("", r"-----BEGIN [A-Z ]*PRIVATE KEY", "looks like a secret"),
     ("", r"AKIA[0-9A-Z]{16}", "looks like a secret"),
@@ -164,7 +164,7 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
             findings.append(f"{path}: empty")
         if len(content) > LARGEST:
             findings.append(f"{path}: {len(content)} bytes, expected at most {LARGEST}")
-        if path.endswith(binary) or path.startswith(SUB_TEMPLATE):
+        if path.endswith(binary):
             continue
         try:
             texts[path] = content.decode()
@@ -271,8 +271,8 @@ def check_migrations(texts: dict[str, str]) -> Iterator[str]:
         if (folder, revision) not in followed and revision != heads.setdefault(folder, revision):
             yield f"{where}: {folder} has two heads, {heads[folder]} and {revision}"
     made = "".join(text for path, text in texts.items() if path.startswith("database/versions/"))
-    for where, found in search(texts, r"^(?!tests/).*\.py$", r"__tablename__ = (\"\w+\")"):
-        if found[1] not in made:
+    for where, found in search(texts, r"^(?!tests/).*\.py$", r"__tablename__ = \"(\w+)\""):
+        if f'"{found[1]}"' not in made:
             yield f"{where}: no migration makes {found[1]}"
 
 
@@ -326,7 +326,9 @@ def check_project(present: set[str], kept: set[str]) -> list[str]:
     texts = read_texts(kept & present, findings)
     findings += check_metadata(texts.get("pyproject.toml", ""))
     texts = {path: without_answers(text) for path, text in texts.items()}
-    for check in (check_texts, check_names, check_pages, check_migrations, check_documents, check_pins, check_deploy):
+    findings += check_texts(texts)
+    texts = {path: text for path, text in texts.items() if not path.startswith(SUB_TEMPLATE)}
+    for check in (check_names, check_pages, check_migrations, check_documents, check_pins, check_deploy):
         findings += check(texts)
     return findings
 
