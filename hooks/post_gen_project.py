@@ -3,7 +3,7 @@
 `manifest.txt` lists all files of the template, one a line, with the answer that keeps it where there is one. The checks
 need no network and nothing but Cookiecutter's own packages. A finding names file and line, and the exit code is 1.
 
-People wait for this script, so it looks at text and data only: what takes longer is in tests/output_check.py.
+People wait for this script, so it compiles and loads nothing: tests/output_check.py and the project's `make lint` do.
 """
 
 from __future__ import annotations
@@ -255,7 +255,7 @@ def check_migrations(texts: dict[str, str]) -> Iterator[str]:
     """Each revision is there once and follows one that is there; a folder has one head; each table has a migration."""
     files: dict[str, str] = {}
     heads: dict[str, str] = {}
-    for where, found in search(texts, "^database/versions/", r"(?m)^revision\b.*= \"(.+)\""):
+    for where, found in search(texts, "^database/versions/", r"(?m)^revision\b.*= [\"'](.+)[\"']"):
         if found[1] in files:
             yield f"{where}: {found[1]} is the revision of {files[found[1]]}, too"
         files[found[1]] = where
@@ -294,9 +294,11 @@ def check_pins(texts: dict[str, str]) -> Iterator[str]:
     """What runs is pinned as in development, to the hash; what pyproject.toml names is pinned."""
     text, dev = (texts.get(path, "").rstrip("\n") for path in ("requirements.txt", "requirements-dev.txt"))
     pins, dev_pins = (re.split(r"\n(?=\w)", content) for content in (text, dev))
-    for pin in set(pins).difference(dev_pins):
-        where = at("requirements.txt", text, text.find(pin))
-        yield f"{where}: {pin.partition('==')[0]}: not as in requirements-dev.txt"
+    known = set(dev_pins)
+    for pin in pins:
+        if pin not in known:
+            where = at("requirements.txt", text, text.find(pin))
+            yield f"{where}: {pin.partition('==')[0]}: not as in requirements-dev.txt"
     pinned = {pin.partition("==")[0] for pin in pins}
     for where, found in search(texts, r"^pyproject\.toml$", r"(?s)\ndependencies = \[(.*?)\n\]"):
         for name in re.findall(r"\n    \"([\w.-]+)", found[1]):
