@@ -14,6 +14,7 @@ import pytest
 import yaml
 from baking import CHOICES, DEFAULTS, EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
 from cookiecutter.main import cookiecutter
+from output_check import find_faults, find_wrong_settings
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 # Each file of the project, and the answers that keep it.
@@ -79,6 +80,7 @@ def test_options_choose_whole_files_and_the_license(
     assert files_of(project).keys() == {path for path, needed in MANIFEST.items() if needed <= given}, "manifest.txt"
     check_license(project, options["license"], DEFAULTS)
     assert options["license"] in (project / "README.md").read_text()
+    assert find_faults(project) == []
     # So types, architecture and tests need to be checked once for each example.
     assert code_of(project) == code_of(examples[options["example"]])
 
@@ -95,6 +97,10 @@ def check_license(project: Path, name: str, answers: dict[str, str]) -> None:
     text = (TEMPLATE / "templates/licenses" / name).read_text()
     expected = re.sub(r"\{\{ *cookiecutter\.(\w+) *\}\}", lambda question: answers[question[1]], text)
     assert (project / "LICENSE").read_text().strip() == expected.strip(), f"templates/licenses/{name}"
+
+
+def test_the_settings_are_right_in_each_environment(examples: dict[str, Path], tmp_path: Path) -> None:
+    assert find_wrong_settings(examples[EXAMPLES[0]], tmp_path) == []
 
 
 def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:
