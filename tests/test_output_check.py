@@ -324,7 +324,7 @@ LINT: dict[str, tuple[Plant, str]] = {
 def generate(template: Path, *answers: str) -> CompletedProcess[str]:
     """Run Cookiecutter beside the template, with answers that keep the files that have faults here."""
     command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-o", "out"]
-    command += ["example=blog", "deploy=systemd", "ci=github"]
+    command += ["deploy=systemd", "ci=github"]
     return run_in(template.parent, *command, *answers)
 
 
@@ -355,7 +355,7 @@ def test_the_hooks_find_planted_faults(template_copy: Path, faults: dict[str, tu
 
 
 def test_what_the_hooks_leave_to_the_tests_is_found_by_them(bake: Bake, tmp_path: Path) -> None:
-    project = bake(example="blog", deploy="systemd", ci="github")
+    project = bake(deploy="systemd", ci="github")
     (project / "manifest.txt").touch()
 
     expected = plant_all(project, OUTPUT)
