@@ -18,7 +18,9 @@ from output_check import find_faults, find_wrong_settings
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 # Each file of the project, and the answers that keep it.
-MANIFEST = {path: set(answers) for path, *answers in map(str.split, (PROJECT / "manifest.txt").open())}
+MANIFEST = {
+    path: set(answers) for path, *answers in map(str.split, (PROJECT / "manifest.txt").read_text().splitlines())
+}
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
 # Every combination of the two answers that drop code; the others take turns, until each had one.
 PAIRS = list(itertools.product(EXAMPLES, CHOICES.get("deploy", ["none"])))
@@ -78,6 +80,8 @@ def test_options_choose_whole_files_and_the_license(
 
     given = {f"{name}={value}" for name, value in options.items()}
     assert files_of(project).keys() == {path for path, needed in MANIFEST.items() if needed <= given}, "manifest.txt"
+    for path, answer in (("app/blog", "example=blog"), (".github", "ci=github"), (".gitlab-ci.yml", "ci=gitlab")):
+        assert (project / path).exists() == (answer in given), path
     check_license(project, options["license"], DEFAULTS)
     assert options["license"] in (project / "README.md").read_text()
     assert find_faults(project) == []
