@@ -33,8 +33,9 @@ def requested_page(query: Select[Row], number: InstrumentedAttribute[int]) -> Pa
     if after is not None:
         statement = query.where(number > after).order_by(number).limit(PAGE_SIZE + 1)
     else:
-        if not (statement := _newest.get(query)):
-            statement = _newest[query] = query.order_by(number.desc()).limit(PAGE_SIZE + 1)
+        if query not in _newest:
+            _newest[query] = query.order_by(number.desc()).limit(PAGE_SIZE + 1)
+        statement = _newest[query]
         if before is not None:
             statement = statement.where(number < before)
     found = list(svcs.flask.get(Session).scalars(statement))
