@@ -85,6 +85,35 @@ def read_manifest() -> tuple[set[str], set[str]]:
     return kept, dropped
 
 
+def record() -> set[str]:
+    """Write down the answers and the template's address and commit, as cruft would; a path of this machine is none.
+
+    Returns the file's name; inside cruft, which writes the file itself, nothing.
+    """
+    if "_commit" in ANSWERS:
+        return set()
+    import subprocess
+
+    # Cookiecutter works in the template while a hook runs, and names its folder, too.
+    named = os.path.join(os.environ.get("PWD", ""), ANSWERS["_repo_dir"])
+    folders = (f"/proc/{os.getppid()}/cwd", named)
+    template = next((folder for folder in folders if os.path.exists(f"{folder}/.git")), "")
+    found = []
+    for words in (["config", "remote.origin.url"], ["rev-parse", "HEAD"]) if template else ():
+        with contextlib.suppress(OSError):
+            git = subprocess.run(["git", "-C", template, *words], capture_output=True, text=True, check=False)
+            found.append(git.stdout.strip())
+    address, commit = found or ("", "" if COMMIT.startswith("$") else COMMIT)
+    address = re.sub(r"^(https?://)[^/]*@", r"\1", address)
+    if not re.match(r"(https?|ssh|git)://|[\w.-]+@[\w.-]+:", address):
+        address = ""
+    answers = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
+    known = {"template": address, "commit": commit, "checkout": None, "context": {"cookiecutter": answers}}
+    with open(RECORD, "w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(known | {"directory": None}, ensure_ascii=False, indent=2) + "\n")
+    return {RECORD}
+
+
 def drop(paths: Iterable[str]) -> None:
     """Remove files, and the folders that are empty without them."""
     for path in paths:
@@ -555,6 +584,7 @@ def main() -> int:
     """Drop, check, and tell."""
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
+    kept |= record()
     regenerating = os.path.exists(REGENERATING)
     keep_all, replaced = put_back(dropped) if regenerating else (False, [])
     drop(dropped)
@@ -565,14 +595,15 @@ def main() -> int:
         # The owner's files may be as they like.
         return 0 if keep_all else 1
     done = "".join(f"replaced, and differed before: {path}\n" for path in replaced)
-    done += (
-        f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
-        f"  cd {os.getcwd()}\n"
-        "  git init && git add -A && git commit -m 'Start'\n"
-        "  make dev     set up and run it: http://127.0.0.1:8000\n"
-        "  make test    run its tests\n"
-        "  make         everything else\n"
-    )
+    if "_commit" not in ANSWERS:  # cruft makes the project again and again, elsewhere.
+        done += (
+            f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
+            f"  cd {os.getcwd()}\n"
+            "  git init && git add -A && git commit -m 'Start'\n"
+            "  make dev     set up and run it: http://127.0.0.1:8000\n"
+            "  make test    run its tests\n"
+            "  make         everything else\n"
+        )
     # A project that is finished must not be deleted because a terminal cannot show its path, or is gone.
     with contextlib.suppress(OSError):
         os.write(2, done.encode(errors="backslashreplace"))
