@@ -28,6 +28,9 @@ os.umask(UMASK := os.umask(0))
 # Where a project is written anew, the other hook has moved its files to this folder, and has made this file, empty.
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
+# What the project says of its template, for cruft. In an archive of the template, git has put the commit here.
+RECORD = ".cruft.json"
+COMMIT = "$Format:%H$"
 # What `make feature` writes from: no Python, and no page, until a name stands in it.
 SUB_TEMPLATE = "scaffold/[["
 
