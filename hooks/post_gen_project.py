@@ -104,7 +104,7 @@ def record() -> set[str]:
     found = []
     for words in (["config", "remote.origin.url"], ["rev-parse", "HEAD"]) if template else ():
         with contextlib.suppress(OSError):
-            git = subprocess.run(["git", "-C", template, *words], capture_output=True, text=True, check=False)
+            git = subprocess.run(["git", "-C", template, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
             found.append(git.stdout.strip())
     address, commit = found or ("", "" if COMMIT.startswith("$") else COMMIT)
     address = re.sub(r"^(https?://)[^/]*@", r"\1", address)
