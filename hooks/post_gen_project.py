@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterable, Iterator
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Cookiecutter and cruft work in the template.
+[TEMPLATE] = json.loads(r"""{{ [lipsum.__globals__.os.getcwd()] | tojson }}""")
 
 MANIFEST = "manifest.txt"
 os.umask(UMASK := os.umask(0))
@@ -86,14 +88,10 @@ def record() -> set[str]:
         return set()
     import subprocess
 
-    # Cookiecutter works in the template while a hook runs, and names its folder, too.
-    named = os.path.join(os.environ.get("PWD", ""), ANSWERS["_repo_dir"])
-    folders = (f"/proc/{os.getppid()}/cwd", named)
-    template = next((folder for folder in folders if os.path.exists(f"{folder}/.git")), "")
     found = []
-    for words in (["config", "remote.origin.url"], ["rev-parse", "HEAD"]) if template else ():
+    for words in (["config", "remote.origin.url"], ["rev-parse", "HEAD"]) if os.path.exists(f"{TEMPLATE}/.git") else ():
         with contextlib.suppress(OSError):
-            git = subprocess.run(["git", "-C", template, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
+            git = subprocess.run(["git", "-C", TEMPLATE, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
             found.append(git.stdout.strip())
     address, commit = found or ("", "" if COMMIT.startswith("$") else COMMIT)
     address = re.sub(r"^(https?://)[^/]*@", r"\1", address)
