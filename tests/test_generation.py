@@ -95,7 +95,7 @@ def test_options_choose_whole_files_and_the_license(
 
 def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
     """All files that are the same for all licenses, CI services and ways to a server."""
-    others = r"LICENSE|README\.md|.*ci\.yml|deploy/.*|docs/(production|containers)\.md"
+    others = r"\.cruft\.json|LICENSE|README\.md|.*ci\.yml|deploy/.*|docs/(production|containers)\.md"
     return {name: file for name, file in files_of(project).items() if not re.fullmatch(others, name)}
 
 
