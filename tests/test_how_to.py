@@ -1,0 +1,136 @@
+"""What docs/how-to.md of the project prints is true: it is applied as printed, and passes the gate, renamed as well."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from baking import Bake, commands_of
+from demo import PAGES
+from test_project import run, serve
+
+BLOCK = re.compile(r"(?P<above>(?:[^\n]+\n)+)\n```(?P<kind>\w+)\n(?P<code>.*?)```", re.DOTALL)
+FILE = re.compile(r"`((?:app|config|tests)/[\w/]+\.\w+)`")
+# What the page leaves to the reader: other parts of a job, and a service that is called.
+MORE = '''"""Old notes, and the chat itself."""
+
+import json
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from urllib.error import HTTPError
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from app.accounts import User
+from app.notes.chat import Chat
+from app.notes.jobs import remove_old_notes
+from app.notes.models import Note
+from app.services import transaction
+from database import utc_now
+
+
+def test_only_old_notes_are_removed(app: Flask, user: User, session: Session) -> None:
+    now = utc_now()
+    for days in (364, 366):
+        session.add(Note(author_id=user.id, text=f"{days} days", created=now - timedelta(days=days)))
+    session.commit()
+    with transaction(app):
+        remove_old_notes(now.isoformat())
+    assert [note.text for note in session.query(Note)] == ["364 days"]
+
+
+def test_the_chat_gets_messages_and_its_errors_are_raised() -> None:
+    calls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            calls.append((self.headers["Authorization"], json.loads(body)))
+            self.send_response(200 if len(calls) == 1 else 503)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        chat = Chat(f"http://127.0.0.1:{server.server_port}/messages", "sesame")
+        chat.say("Cake")
+        with pytest.raises(HTTPError):
+            chat.say("More cake")
+        server.shutdown()
+    Chat("", "").say("nobody hears it")
+    assert calls == [("Bearer sesame", {"text": "Cake"}), ("Bearer sesame", {"text": "More cake"})]
+'''
+
+
+def apply_how_to(project: Path) -> None:
+    """Build the feature of docs/how-to.md by hand, as the page says."""
+    for block in BLOCK.finditer((project / "docs/how-to.md").read_text()):
+        if not (named := FILE.findall(block["above"])) or not block["above"].endswith(":\n"):
+            continue
+        path = project / named[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if f"In `{named[0]}`" not in block["above"]:
+            assert not path.exists(), path
+            path.write_text(block["code"])
+            continue
+        text = path.read_text()
+        if path.suffix == ".py":
+            path.write_text(with_code(text, block["code"]))
+        elif "before the last line" in block["above"]:
+            lines = text.splitlines(keepends=True)
+            path.write_text("".join([*lines[:-1], block["code"], lines[-1]]))
+        else:
+            path.write_text(f"{text}\n{block['code']}")
+
+
+def with_code(module: str, addition: str) -> str:
+    """A module with imports added on top, functions and classes of the same name replaced, and others at the end."""
+    parts = ast.parse(addition).body
+    for part in reversed(parts):
+        code = source(addition, part)
+        if isinstance(part, ast.Import | ast.ImportFrom):
+            docstring = source(module, ast.parse(module).body[0])
+            module = module.replace(docstring, f"{docstring}\n{code}", 1)
+    for part in parts:
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            old = [it for it in ast.parse(module).body if getattr(it, "name", None) == part.name]
+            code = source(addition, part)
+            module = module.replace(source(module, old[0]), code) if old else f"{module}\n\n{code}\n"
+    return module
+
+
+def source(text: str, node: ast.stmt) -> str:
+    """The lines of a statement, with its decorators."""
+    first = min([node.lineno, *(it.lineno for it in getattr(node, "decorator_list", ()))])
+    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+
+
+def test_the_how_tos_make_a_feature_that_passes_the_gate_in_a_renamed_project(bake: Bake) -> None:
+    project = bake(example="none")
+    page = (project / "docs/how-to.md").read_text()
+    apply_how_to(project)
+    (project / "tests/integration/notes/test_more.py").write_text(MORE)
+    run(project, "make setup")
+    run(project, "make format")
+    printed = {command: run(project, command) for command in commands_of(project / "docs/how-to.md") if is_run(command)}
+
+    assert len(list((project / "database/versions/notes").glob("*.py"))) == 1
+    for schedule in ("remove_old_notes", "write_list"):
+        assert schedule in printed[".venv/bin/python main.py schedule list"]
+    assert "sent" in printed[".venv/bin/python main.py schedule history remove_old_notes"]
+    mistake = re.findall(r"```\n(environment variable .*\n)```", page)
+    with pytest.raises(AssertionError) as refused:
+        run(project, ".venv/bin/python main.py config show", APP_NOTES__KEEP_DAYS="soon")
+    assert mistake[0] in str(refused.value)
+    assert "team_notes" in run(project, ".venv/bin/python main.py config show")
+
+    serve("make dev", project, [*PAGES, "/notes"], {})
+    serve(".venv/bin/flask --app web run --debug", project, ["/notes"], {})
+    run(project, "make ci")
+
+
+def is_run(command: str) -> bool:
+    """Whether a command of the page is run here: one that makes or removes a feature, serves, or needs PostgreSQL is not."""
+    return not re.match(r"make (remove-)?feature|make setup|make test|.*flask |createdb|echo|.*main\.py check", command)
