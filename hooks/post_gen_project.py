@@ -28,6 +28,8 @@ os.umask(UMASK := os.umask(0))
 # Where a project is written anew, the other hook has moved its files to this folder, and has made this file, empty.
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
+# What `make feature` writes from: no Python, and no page, until a name stands in it.
+SUB_TEMPLATE = "scaffold/[["
 
 LARGEST = 1 << 20
 # What may stand in no text.
@@ -164,7 +166,7 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
             findings.append(f"{path}: empty")
         if len(content) > LARGEST:
             findings.append(f"{path}: {len(content)} bytes, expected at most {LARGEST}")
-        if path.endswith(binary):
+        if path.endswith(binary) or path.startswith(SUB_TEMPLATE):
             continue
         try:
             texts[path] = content.decode()
