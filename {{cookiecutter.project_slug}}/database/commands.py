@@ -47,7 +47,8 @@ def db(words: tuple[str, ...]) -> None:
         options.autogenerate, options.raiseerr = True, True
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
-        raise click.ClickException(str(error)) from None
+        hint = str(error).replace("is not up to date.", "is not up to date. Run: python main.py db upgrade")
+        raise click.ClickException(hint) from None
 
 
 @click.command()
