@@ -20,18 +20,23 @@ def apply_how_to(project: Path) -> None:
 
 
 def with_code(module: str, addition: str) -> str:
-    """A module with imports added on top, functions and classes of the same name replaced, and others at the end."""
-    parts = ast.parse(addition).body
-    for part in reversed(parts):
+    """A module with imports on top, functions and classes of the same name replaced, and new ones at the end."""
+    for part in ast.parse(addition).body:
         code = source(addition, part)
+        known = {getattr(it, "name", ""): it for it in ast.parse(module).body}
         if isinstance(part, ast.Import | ast.ImportFrom):
             docstring = source(module, ast.parse(module).body[0])
             module = module.replace(docstring, f"{docstring}\n{code}", 1)
-    for part in parts:
-        if isinstance(part, ast.FunctionDef | ast.ClassDef):
-            old = [it for it in ast.parse(module).body if getattr(it, "name", None) == part.name]
-            code = source(addition, part)
-            module = module.replace(source(module, old[0]), code) if old else f"{module}\n\n{code}\n"
+        elif isinstance(part, ast.FunctionDef | ast.ClassDef):
+            if old := known.get(part.name):
+                assert isinstance(old, ast.FunctionDef | ast.ClassDef)
+                inside = [
+                    source(module, it) for it in old.body if ast.get_docstring(old) is None or it is not old.body[0]
+                ]
+                code = code.replace("    ...", "\n".join(inside))
+                module = module.replace(source(module, old), code)
+            else:
+                module = f"{module}\n\n{code}\n"
     return module
 
 
