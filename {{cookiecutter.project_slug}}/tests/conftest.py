@@ -210,6 +210,20 @@ def tomorrow(app: Flask) -> Callable[[], None]:
 
 
 @pytest.fixture
+def fragile(app: Flask) -> Iterator[dramatiq.Actor[[str], None]]:
+    """A job that fails because of what it is sent; it is done if that is nothing."""
+
+    # No feature's own actor may have this name.
+    @dramatiq.actor(actor_name="test_fragile", max_retries=0)
+    def fragile(problem: str = "") -> None:
+        if problem:
+            raise ValueError(problem)
+
+    yield fragile
+    del dramatiq.get_broker().actors["test_fragile"]
+
+
+@pytest.fixture
 def disks(app: Flask) -> Disks:
     """The service's disks, in the test's own folder."""
     with app.app_context():

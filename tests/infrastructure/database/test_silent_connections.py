@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import Engine, func, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from app.ops.jobs import remove_expired
+from app.jobs import remove_expired
 from config import ROOT, AppDir
 from database import connect, sessions
 from database.broker import DatabaseBroker, QueueMessage

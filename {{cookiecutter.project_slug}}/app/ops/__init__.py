@@ -1,10 +1,10 @@
-"""What operators need: is it alive, is it ready, what does it do; and the nightly clean-up."""
+"""What operators need: is it alive, is it ready, what does it do."""
 
 from flask import Flask
 
-from app.ops import dashboard, jobs, views
+from app.ops import dashboard, views
 
-__all__ = ["jobs", "register"]
+__all__ = ["register"]
 
 
 def register(app: Flask) -> None:

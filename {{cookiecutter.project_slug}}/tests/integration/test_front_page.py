@@ -12,7 +12,7 @@ def test_it_shows_what_the_service_is_and_where_to_go_on(
     app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("app", "app.pages"):
-        monkeypatch.setattr(f"{module}.feature_names", lambda: ["accounts", "ops"])
+        monkeypatch.setattr(f"{module}.feature_names", lambda: ["accounts"])
     bare = create_app(settings)
 
     response = bare.test_client().get("/")

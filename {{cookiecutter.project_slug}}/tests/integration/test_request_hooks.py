@@ -24,7 +24,7 @@ def test_every_answer_has_the_security_headers_and_an_id(client: Any, settings: 
         ("POST", "/login", 400),
         ("GET", "/nowhere", 404),
         ("PUT", "/login", 405),
-        ("GET", "/livez", 200),
+        ("GET", "/metrics", 200),
         ("GET", "/static/style.css", 200),
     ):
         with client.open(path, method=method) as response:
@@ -56,7 +56,7 @@ def test_pages_are_not_kept_and_static_files_may_be(client: Any) -> None:
 
 
 def test_every_request_has_an_id_of_its_own(client: Any) -> None:
-    ids = {client.get(path).headers["X-Request-ID"] for path in ("/livez", "/livez", "/nowhere")}
+    ids = {client.get(path).headers["X-Request-ID"] for path in ("/login", "/login", "/nowhere")}
     assert len(ids) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", number) for number in ids)
 
@@ -68,7 +68,7 @@ def test_a_proxys_request_id_is_taken_if_it_is_trusted_and_well_formed(
     client = make_app(APP_WEB__TRUSTED_PROXIES=proxies).test_client()
 
     def is_taken(number: str) -> bool:
-        return client.get("/livez", headers={"X-Request-ID": number}).headers["X-Request-ID"] == number
+        return client.get("/login", headers={"X-Request-ID": number}).headers["X-Request-ID"] == number
 
     assert [is_taken(number) for number in ("From-Proxy_1.5", "x" * 64)] == [well_formed_is_taken] * 2
     assert not any(is_taken(number) for number in ("x" * 65, "two words", '"}<script>', "ö"))

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from app.accounts import User
-from app.ops.jobs import remove_expired
+from app.jobs import remove_expired
 from app.services import current_session, transaction
 from database import sessions
 from database.broker import QueueMessage

@@ -21,20 +21,6 @@ def admin(logged_in: Browser, app: Flask, user: User) -> Browser:
 
 
 @pytest.fixture
-def fragile(app: Flask) -> Iterator[dramatiq.Actor[[str], None]]:
-    """A job that fails because of what it is sent; it is done if that is nothing."""
-
-    # No feature's own actor may have this name.
-    @dramatiq.actor(actor_name="test_fragile", max_retries=0)
-    def fragile(problem: str = "") -> None:
-        if problem:
-            raise ValueError(problem)
-
-    yield fragile
-    del dramatiq.get_broker().actors["test_fragile"]
-
-
-@pytest.fixture
 def running(app: Flask) -> Iterator[str]:
     """The id of a job that a worker runs; jobs in other queues wait."""
     begun, may_end = threading.Event(), threading.Event()

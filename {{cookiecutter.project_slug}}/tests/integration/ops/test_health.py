@@ -26,6 +26,12 @@ def test_a_service_is_ready_when_all_its_parts_are(client: Any) -> None:
     assert response.json == {"status": "ok", "checks": GOOD, "release": None}
 
 
+def test_probes_are_not_logged(client: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in ("/livez", "/readyz", "/version"):
+        assert client.get(path).status_code == 200
+    assert "app.request" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("service", "name"), [(Engine, "database"), (Disks, "storage"), (DatabaseBroker, "queue")])
 def test_a_service_is_not_ready_while_one_part_fails(app: Flask, client: Any, service: type[Any], name: str) -> None:
     def fail(_service: object) -> None:

@@ -10,7 +10,7 @@ import svcs
 from flask import Flask
 from sqlalchemy import Engine, select, update
 
-from app.ops.jobs import remove_expired
+from app.jobs import remove_expired
 from app.services import transaction
 from database import utc_now
 from database.broker import QueueMessage
