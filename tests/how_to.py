@@ -33,7 +33,7 @@ def with_code(module: str, addition: str) -> str:
                 inside = [
                     source(module, it) for it in old.body if ast.get_docstring(old) is None or it is not old.body[0]
                 ]
-                code = code.replace("    ...", "\n".join(inside))
+                code = code.replace(": ...", ":\n    ...").replace("    ...", "\n".join(inside))
                 module = module.replace(source(module, old), code)
             else:
                 module = f"{module}\n\n{code}\n"

@@ -80,6 +80,6 @@ def test_the_how_tos_make_a_feature_that_passes_the_gate_in_a_renamed_project(ba
     assert [refused.stdout] == re.findall(r"```\n(environment variable .*\n)```", page)
     assert "team_notes" in run(project, ".venv/bin/python main.py config show")
 
-    serve("make dev", project, [*PAGES, "/notes"], {})
-    serve(".venv/bin/flask --app web run --debug", project, ["/notes"], {})
+    debugging = next(command for command in commands_of(project / "docs/how-to.md") if "flask" in command)
+    serve(debugging, project, [*PAGES, "/notes"], {})
     run(project, "make ci")
