@@ -13,13 +13,18 @@ import sys
 from collections.abc import Iterator
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Cookiecutter and cruft work in the template's folder while Jinja renders this file, but do not always name it.
+[TEMPLATE] = json.loads(r"""{{ [lipsum.__globals__.os.getcwd()] | tojson }}""")
+PROJECT = os.path.join(TEMPLATE, "{" + "{cookiecutter.project_slug}}")
 
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
 # Characters that a text may have; those of other questions have 200.
 LONGEST = {"project_name": 80, "project_slug": 40, "description": 200, "author": 120}
 # Modules whose names differ from those of the packages that bring them.
-MODULES = {"argon2", "attr", "dotenv", "importlinter", "markdown_it", "mypyc", "py", "xdist", "yaml"}
+MODULES = {
+    "argon2", "attr", "dateutil", "dotenv", "importlinter", "markdown_it", "mypyc", "py", "slugify", "xdist", "yaml",
+}  # fmt: skip
 # `init` puts a command of this name into /usr/local/bin, before the system's own, and makes a user and a group.
 SYSTEM = """
 apt awk bash cat chmod chown cp cron curl date dbus dd df diff docker dpkg echo env false file find git grep gzip head
@@ -32,36 +37,21 @@ redis root shadow src staff sys tape tty utmp uucp video voice
 """
 
 
-def find_template() -> str:
-    """The template's folder. Cookiecutter and cruft work in it while a hook runs, and Cookiecutter names it, too."""
-    named = os.path.join(os.environ.get("PWD", ""), ANSWERS.get("_repo_dir", ""))
-    folders = (f"/proc/{os.getppid()}/cwd", named)
-    return next((folder for folder in folders if os.path.isfile(f"{folder}/cookiecutter.json")), "")
-
-
-TEMPLATE = find_template()
-PROJECT = next((f"{TEMPLATE}/{name}" for name in os.listdir(TEMPLATE or ".") if name.startswith("{")), "")
-
-
 def own_names() -> set[str]:
     """Folders and modules of the project, as the template has them."""
-    return {name.removesuffix(".py") for name in os.listdir(PROJECT)} if PROJECT else set()
+    return {name.removesuffix(".py") for name in os.listdir(PROJECT)}
 
 
 def packages() -> set[str]:
     """What is imported from the packages that the project pins."""
-    names = set(MODULES)
-    for path in (f"{PROJECT}/{name}" for name in ("requirements.txt", "requirements-dev.txt")):
-        if os.path.isfile(path):
-            with open(path, encoding="utf-8") as file:
-                names |= {name.lower().replace("-", "_") for name in re.findall(r"(?m)^([\w-]+)", file.read())}
-    return names
+    if not os.path.isfile(path := f"{PROJECT}/requirements-dev.txt"):
+        return MODULES
+    with open(path, encoding="utf-8") as file:
+        return MODULES | {name.lower().replace("-", "_") for name in re.findall(r"(?m)^([\w-]+)", file.read())}
 
 
 def choices() -> dict[str, list[str]]:
     """The questions of cookiecutter.json that have several answers, and these."""
-    if not TEMPLATE:
-        return {}
     with open(f"{TEMPLATE}/cookiecutter.json", encoding="utf-8") as file:
         questions = json.load(file)
     return {name: value for name, value in questions.items() if isinstance(value, list) and name[0] != "_"}
@@ -69,7 +59,7 @@ def choices() -> dict[str, list[str]]:
 
 def find_links() -> list[str]:
     """One line for each symlink in the template: Cookiecutter would copy what it leads to, wherever that is."""
-    paths = [path for path in (PROJECT, f"{TEMPLATE}/hooks", f"{TEMPLATE}/templates") if TEMPLATE and path]
+    paths = [PROJECT, f"{TEMPLATE}/hooks", f"{TEMPLATE}/templates"]
     for place in paths[:]:
         for folder, folders, files in os.walk(place):
             paths += [f"{folder}/{name}" for name in folders + files]
@@ -79,8 +69,6 @@ def find_links() -> list[str]:
 
 def check_manifest() -> Iterator[str]:
     """Conditions of manifest.txt name an answer, and no file is kept where its package is dropped."""
-    if not PROJECT:
-        return
     known = {f"{name}={value}" for name, values in choices().items() for value in values}
     with open(f"{PROJECT}/manifest.txt", encoding="utf-8") as manifest:
         lines = [line.split() or [""] for line in manifest]

@@ -11,6 +11,7 @@ import pytest
 from baking import PROJECT_VENV, TEMPLATE, run_in
 from cookiecutter.exceptions import CookiecutterException
 from cookiecutter.main import cookiecutter
+from cookiecutter.utils import create_env_with_context, work_in
 
 Generate = Callable[..., tuple[bool, str]]
 
@@ -96,13 +97,12 @@ def test_what_is_no_text_is_refused(generate: Generate, value: object) -> None:
     assert output.splitlines()[0] == f"description: {json.dumps(value)} expected text"
 
 
-def hook() -> dict[str, Any]:
-    """The hook's functions."""
+def rendered_hook(answers: dict[str, str]) -> str:
+    """The hook as Cookiecutter runs it."""
+    context = {"cookiecutter": answers}
     source = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
-    answers = json.dumps({**GOOD, "_repo_dir": str(TEMPLATE)})
-    names = {"__name__": "hook"}
-    exec(source.replace("{{ cookiecutter | tojson }}", answers), names)
-    return names
+    with work_in(TEMPLATE):
+        return str(create_env_with_context(context).from_string(source).render(**context))
 
 
 def test_no_module_of_a_package_that_the_project_uses_is_a_slug() -> None:
@@ -111,21 +111,22 @@ def test_no_module_of_a_package_that_the_project_uses_is_a_slug() -> None:
     modules = json.loads(run_in(TEMPLATE, PROJECT_VENV / "bin/python", "-c", show).stdout)
     requirements = (TEMPLATE / "{{cookiecutter.project_slug}}/requirements-dev.txt").read_text()
     pinned = set(re.findall(r"(?m)^([\w.-]+)==", requirements))
-    check_slug = hook()["check_slug"]
+    hook: dict[str, Any] = {"__name__": "hook"}
+    exec(rendered_hook(GOOD), hook)
 
     accepted = [
         module
         for module, packages in modules.items()
-        if pinned & {re.sub(r"[-_.]+", "-", package.lower()) for package in packages} and check_slug(module) is None
+        if pinned & {re.sub(r"[-_.]+", "-", package.lower()) for package in packages}
+        and hook["check_slug"](module) is None
     ]
 
     assert accepted == []
 
 
 def test_an_old_cookiecutter_gets_one_line(tmp_path: Path) -> None:
-    source = (TEMPLATE / "hooks/pre_gen_project.py").read_text()
     script = tmp_path / "hook.py"
-    script.write_text(source.replace("{{ cookiecutter | tojson }}", json.dumps(GOOD)))
+    script.write_text(rendered_hook(GOOD))
 
     result = run_in(tmp_path, sys.executable, script)
 

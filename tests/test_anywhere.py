@@ -130,3 +130,22 @@ def test_a_submodule_generates_into_the_repository_that_holds_it(template_copy: 
     # What the project ignores is not what its tests or its release need.
     run_in(outer, "git", "add", "services")
     assert len(run_in(outer, "git", "ls-files", "services").stdout.splitlines()) == len(expected)
+
+
+def test_cruft_in_a_linked_temporary_folder_refuses_bad_answers_too(template_copy: Path) -> None:
+    # As on macOS, where this folder is a link. What is refused is in the template, whose folder cruft does not name.
+    folder = template_copy.parent
+    (folder / "real").mkdir()
+    (folder / "linked").symlink_to("real")
+    identity = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    for command in (["init"], ["add", "-A"], ["commit", "-m", "Template"]):
+        run_in(template_copy, "git", *identity, *command)
+    cruft = Path(sys.executable).with_name("cruft")
+    options = ["--no-input", "--extra-context", '{"project_slug": "click"}']
+
+    environ = {"TMPDIR": str(folder / "linked"), "PWD": "/"}
+    result = run_in(folder, cruft, "create", str(template_copy), *options, environ=environ)
+
+    assert 'project_slug: "click" is a package that the project uses' in result.stdout
+    assert result.returncode == 1
+    assert not (folder / "click").exists()

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from baking import EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
 from cookiecutter.main import cookiecutter
+from output_check import find_faults, find_wrong_settings
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
 ANSWERS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
@@ -87,6 +88,7 @@ def test_options_choose_whole_files_and_the_license(
     assert (project / "app/blog").exists() == (options["example"] == "blog")
     assert ANSWERS["author"] in (project / "LICENSE").read_text()
     assert options["license"] in (project / "README.md").read_text()
+    assert find_faults(project) == []
     # So types, architecture and tests need to be checked once for each example.
     assert code_of(project) == code_of(examples[options["example"]])
 
@@ -95,6 +97,10 @@ def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
     """All files that are the same for all licenses, CI services and ways to a server."""
     others = r"LICENSE|README\.md|.*ci\.yml|deploy/.*|docs/(production|containers)\.md"
     return {name: file for name, file in files_of(project).items() if not re.fullmatch(others, name)}
+
+
+def test_the_settings_are_right_in_each_environment(examples: dict[str, Path], tmp_path: Path) -> None:
+    assert find_wrong_settings(examples[EXAMPLES[0]], tmp_path) == []
 
 
 def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from baking import run_in
+from baking import PROJECT_VENV, Bake, run_in
+from output_check import find_faults, find_wrong_settings
 
 # A folder such as people have. In one piece, this file would itself hold the path of a machine.
 HOME = "/".join(("", "home", "ada"))
 # Puts a fault into the template's project, and returns the file and line that a finding has to name.
 Plant = Callable[[Path], str]
+# What `make feature` writes from.
+FORMS = "scaffold/[[cookiecutter.project]]/app/[[cookiecutter.name]]/forms.py"
 PYTHON = '"""Shop."""\n'
 REVISION = PYTHON + 'revision = "{}"\ndown_revision = {}\n'
 
@@ -124,21 +127,12 @@ BEFORE: dict[str, tuple[Plant, str]] = {
 }
 # What is found in one look at all files.
 FILES: dict[str, tuple[Plant, str]] = {
-    "syntax of Python": (append("app/pages.py", "\ndef (:\n"), "does not compile"),
-    "return outside a function": (append("web.py", "\nreturn 1\n"), "does not compile: 'return' outside function"),
-    "syntax of TOML": (append("ruff.toml", "\n[broken\n"), "does not parse"),
-    "key twice in TOML": (add("docs/twice.toml", "a = 1\na = 2\n", 2), "does not parse"),
-    "syntax of JSON": (add("docs/broken.json", '{\n"a": 1,\n}\n', 3), "does not parse"),
-    "key twice in JSON": (add("docs/twice.json", '{"b": {"a": 1, "a": 2}}\n', 1), "does not parse: a twice"),
-    "syntax of YAML": (append("config/queue.yaml", "a: b: c\n"), "does not parse"),
-    "key twice in YAML": (add("docs/twice.yml", "b:\n  a: 1\n  a: 2\n", 3), "does not parse: a twice"),
-    "syntax of a workflow": (append(".github/workflows/ci.yml", "\tx: 1\n"), "does not parse"),
-    "syntax of INI": (append("config/web.ini", "no value\n"), "does not parse"),
-    "key twice in INI": (add("docs/twice.ini", "[twice]\na = 1\na = 2\n", 3), "does not parse"),
-    "INI of another section": (add("docs/other.ini", "[shop]\na = 1\n", 1), "does not parse"),
     "template tag": (append("queues.py", "# {{ cookiecutter.slug }}\n"), "a template tag is left over"),
     "misspelt template tag": (append("Procfile", "# {{ cookicutter.slug }}\n"), "a template tag is left over"),
     "tag without its prefix": (append(".gitignore", "# {{ project_slug }}\n"), "a template tag is left over"),
+    "tag in a page": (append("app/templates/index.html", "{% if cookiecutter.ci %}\n"), "a template tag is left over"),
+    "rendered file that does not parse": (append("pyproject.toml", "a = = 1\n"), "does not parse"),
+    "conflict in what `make feature` writes": (append(FORMS, ">>>>>>> new\n"), "a conflict marker"),
     "byte-code": (unlisted("app/x.pyc", "app/x.pyc:"), "not in the manifest"),
     "cache folder": (unlisted(".ruff_cache/0", ".ruff_cache/:"), "not in the manifest"),
     "unknown file": (unlisted("notes.txt", "notes.txt:"), "not in the manifest"),
@@ -158,32 +152,21 @@ FILES: dict[str, tuple[Plant, str]] = {
     "module in capitals": (add("app/Shop.py", PYTHON), "expected a name in lower case"),
     "feature that is no package": (add("app/shop/views.py", PYTHON), "app/shop/__init__.py is missing"),
     "test module without a test": (add("tests/unit/test_none.py", "def tets() -> None: ...\n", 1), "holds no test"),
-    "import of no module": (append("scheduler.py", "import app.shops\n"), "no module app.shops"),
-    "import from no module": (append("main.py", "from app.shops import x\n"), "no module app.shops"),
-    "import of no name": (append("main.py", "from storage import Cupboard\n"), "no Cupboard in storage"),
-    "relative import of no module": (append("app/errors.py", "from .shops import x\n"), "no module app.shops"),
-    "relative import of no name": (append("app/files.py", "from .forms import shops\n"), "no shops in app.forms"),
     "breakpoint": (append("gunicorn.conf.py", "breakpoint()\n"), "a breakpoint is left over"),
     "secret": (append(".env.example", "SECRET_KEY=Zk3vQ9x7Lw2bT8mR4yN6cF1hJ5dS0aPe\n"), "looks like a secret"),
+    "debug in production": (add("config/production/app.yaml", "debug: true\n", 1), "debugging is on"),
     "private key": (add("docs/key.md", "-----BEGIN RSA PRIVATE KEY-----\n", 1), "looks like a secret"),
     "key of AWS": (add("docs/aws.md", "# x\nAKIAABCDEFGHIJKLMNOP\n", 2), "looks like a secret"),
     "key of age": (add("docs/age.md", "# x\nAGE-SECRET-KEY-1QQQ\n", 2), "looks like a secret"),
     "password in a URL": (add("docs/url.md", "# x\nredis://ada:hunter2@cache\n", 2), "a password in a URL"),
     "path of a machine": (add("docs/home.md", f"# x\n{HOME}/x\n", 2), "a path of one machine"),
     "Makefile without tab": (append("Makefile", "x:\n    echo\n"), "expected a tab"),
-    "template that is not closed": (
-        add("app/templates/open.html", "{% if x %}\n{% for y in z %}\n{% endif %}\n", 3),
-        "does not compile",
-    ),
-    "expression that does not parse": (add("app/templates/x.html", "\n{{ x + }}\n", 2), "does not compile"),
-    "unknown template tag": (add("app/templates/esle.html", "\n{% esle %}\n", 2), "does not compile"),
     "extends no template": (add("app/templates/parent.html", '\n{% extends "bsae.html" %}\n', 2), "no template bsae"),
     "includes no template": (add("app/templates/in.html", '\n{% include "nav.html" %}\n', 2), "no template nav.html"),
     "imports no macro": (
         add("app/templates/macro.html", '\n{% from "fields.html" import shop %}\n', 2),
         "no shop in fields.html",
     ),
-    "unknown filter": (add("app/templates/filter.html", "\n{{ x | euros }}\n", 2), "no filter euros"),
     "link to no endpoint": (add("app/templates/link.html", "\n{{ url_for('accounts.shop') }}\n", 2), "no endpoint"),
     "link to no static file": (
         add("app/templates/static.html", "\n{{ url_for('static', filename='no.js') }}\n", 2),
@@ -244,6 +227,8 @@ FILES: dict[str, tuple[Plant, str]] = {
     ),
     "placeholder in a unit": (append("deploy/systemd/queue.service", "User=<usre>\n"), "unknown placeholder <usre>"),
     "placeholder in nginx": (append("deploy/nginx/maps.conf", "# <hots>\n"), "unknown placeholder <hots>"),
+    "braces of a script": (append("app/static/progress.js", "function x() {\n"), "a brace is left open"),
+    "unknown instruction of the image": (add("docs/Containerfile", "FROM x\ncopy . /app\n", 2), "no instruction"),
     "braces of nginx": (append("deploy/nginx/http.conf", "}\n"), "a brace is left open, or closed twice"),
     "line of a unit": (append("deploy/systemd/web.service", "User shop\n"), "neither a section nor a setting"),
     "syntax of a shell script": (
@@ -252,21 +237,59 @@ FILES: dict[str, tuple[Plant, str]] = {
     ),
     "export-ignore": (append(".gitattributes", "/tests export-ignore\n"), "git obeys export-ignore"),
 }
-# Settings are compared with their types once nothing else is wrong.
+# What `find_faults` sees in data and pages.
+OUTPUT: dict[str, tuple[Plant, str]] = {
+    "syntax of TOML": (add("docs/broken.toml", "a = 1\n[broken\n", 2), "does not parse"),
+    "key twice in TOML": (add("docs/twice.toml", "a = 1\na = 2\n", 2), "does not parse"),
+    "syntax of JSON": (add("docs/broken.json", '{\n"a": 1,\n}\n', 3), "does not parse"),
+    "key twice in JSON": (add("docs/twice.json", '{"b": {"a": 1, "a": 2}}\n', 1), "does not parse: a twice"),
+    "syntax of YAML": (add("docs/broken.yaml", "a: b\na: b: c\n", 2), "does not parse"),
+    "key twice in YAML": (add("docs/twice.yml", "b:\n  a: 1\n  a: 2\n", 3), "does not parse: a twice"),
+    "syntax of a workflow": (append(".github/workflows/ci.yml", "\tx: 1\n"), "does not parse"),
+    "syntax of INI": (add("docs/broken.ini", "[broken]\nno value\n", 2), "does not parse"),
+    "key twice in INI": (add("docs/twice.ini", "[twice]\na = 1\na = 2\n", 3), "does not parse"),
+    "template that is not closed": (
+        add("app/templates/open.html", "{% if x %}\n{% for y in z %}\n{% endif %}\n", 3),
+        "does not compile",
+    ),
+    "expression that does not parse": (add("app/templates/x.html", "\n{{ x + }}\n", 2), "does not compile"),
+    "unknown template tag": (add("app/templates/esle.html", "\n{% esle %}\n", 2), "does not compile"),
+    "unknown filter": (add("app/templates/filter.html", "\n{{ x | euros }}\n", 2), "No filter named 'euros'"),
+    "block that is there twice": (
+        add("app/templates/block.html", "{% block a %}{% endblock %}\n{% block a %}{% endblock %}\n", 2),
+        "block 'a' defined twice",
+    ),
+    "unknown test": (add("app/templates/test.html", "\n{% if x is dear %}{% endif %}\n", 2), "No test named 'dear'"),
+    "tag that is not closed": (add("app/templates/div.html", "<p>\n<b>{{ x }}</p>\n", 2), "<b> is not closed"),
+    "tag that was not opened": (
+        add("app/templates/end.html", "{% if x %}\n</b>\n{% endif %}\n", 2),
+        "</b> closes nothing",
+    ),
+}
+# What the service itself says: of its log, and then, as that needs settings that are right, of its settings.
+LOG: dict[str, tuple[Plant, str]] = {
+    "handler of a logger": (
+        replace("config/logging.json", r'\["audit"\]', '["audits"]'),
+        "Unable to add handler 'audits'",
+    ),
+}
 SETTINGS: dict[str, tuple[Plant, str]] = {
     "unknown setting": (append("config/queue.yaml", "colour: red\n"), "queue.colour: unknown key"),
-    "type of a setting": (replace("config/queue.yaml", "threads: 8", "threads: many"), "found 'many', expected int"),
+    "type of a setting": (
+        replace("config/queue.yaml", "threads: 8", "threads: many"),
+        "queue.threads: expected int, found 'many'",
+    ),
     "type of a setting in INI": (
         replace("config/web.ini", "workers = 2", "workers = two"),
-        "found 'two', expected int",
+        "web.workers: expected int, found 'two'",
     ),
     "number out of range": (
         replace("config/web.ini", "port = .*", "port = 70000"),
-        "found 70000, expected at most 65535",
+        "web.port: expected int <= 65535, found '70000'",
     ),
     "missing setting": (
-        within("config/database.*", replace("config/database.yaml", "url:", "address:")),
-        "database.url: missing",
+        replace("config/database.yaml", "url:", "address:"),
+        "database.url: is missing",
     ),
     "nested unknown setting": (
         replace("config/security.yaml", "time_cost", "tiem_cost"),
@@ -274,16 +297,24 @@ SETTINGS: dict[str, tuple[Plant, str]] = {
     ),
     "nested type": (
         replace("config/security.yaml", "memory_cost: .*", "memory_cost: x"),
-        "argon2.memory_cost: found 'x'",
+        "argon2.memory_cost: expected int, found 'x'",
     ),
     "text of another pattern": (
         replace("config/security.yaml", r"(?<=rate_limits:\n)(  \w+:) .*", r"\1 often"),
         "found 'often'",
     ),
-    "section of nothing": (add("config/testing/shop.yaml", "a: b\n"), "shop is no section"),
+    "section of nothing": (add("config/testing/shop.yaml", "a: b\n"), "shop: unknown section"),
     "setting of an environment": (append("config/production/security.yaml", "cookie: 1\n"), "security.cookie: unknown"),
-    "debug in production": (add("config/production/app.yaml", "debug: true\n", 1), "app.debug: is on"),
-    "handler of a logger": (replace("config/logging.json", r'\["audit"\]', '["audits"]'), "audits: unknown"),
+}
+# What `make lint` of the project says.
+LINT: dict[str, tuple[Plant, str]] = {
+    "syntax of Python": (append("gunicorn.conf.py", "\ndef (:\n"), "invalid-syntax"),
+    "return outside a function": (append("web.py", "\nreturn 1\n"), "`return` statement outside of a function"),
+    "import of no module": (append("scheduler.py", "import app.shops\n"), 'module named "app.shops"'),
+    "import from no module": (append("main.py", "from app.shops import x\n"), 'module named "app.shops"'),
+    "import of no name": (append("main.py", "from storage import Cupboard\n"), 'no attribute "Cupboard"'),
+    "relative import of no module": (append("app/errors.py", "from .shops import x\n"), 'module named "app.shops"'),
+    "relative import of no name": (append("app/files.py", "from .forms import shops\n"), 'no attribute "shops"'),
 }
 
 
@@ -294,23 +325,58 @@ def generate(template: Path, *answers: str) -> CompletedProcess[str]:
     return run_in(template.parent, *command, *answers)
 
 
-@pytest.mark.parametrize("faults", [BEFORE, FILES, SETTINGS], ids=["before", "files", "settings"])
-def test_planted_faults_are_found(template_copy: Path, faults: dict[str, tuple[Plant, str]]) -> None:
-    project = template_copy / "{{cookiecutter.project_slug}}"
-    expected = {kind: (plant(project), finding) for kind, (plant, finding) in faults.items()}
-
-    result = generate(template_copy)
-
-    assert result.returncode == 1
-    lines = result.stdout.splitlines()
-    missed = {
+def missed(expected: dict[str, tuple[str, str]], lines: list[str]) -> dict[str, tuple[str, str]]:
+    """The faults of which no line tells."""
+    return {
         kind: (where, finding)
         for kind, (where, finding) in expected.items()
         if not any(where in line and finding in line for line in lines)
     }
-    assert not missed, result.stdout
+
+
+def plant_all(project: Path, faults: dict[str, tuple[Plant, str]]) -> dict[str, tuple[str, str]]:
+    """What has to be told of each kind of fault: where it is, and what it is."""
+    return {kind: (plant(project), finding) for kind, (plant, finding) in faults.items()}
+
+
+@pytest.mark.parametrize("faults", [BEFORE, FILES], ids=["before", "files"])
+def test_the_hooks_find_planted_faults(template_copy: Path, faults: dict[str, tuple[Plant, str]]) -> None:
+    expected = plant_all(template_copy / "{{cookiecutter.project_slug}}", faults)
+
+    result = generate(template_copy)
+
+    assert result.returncode == 1
+    assert not missed(expected, result.stdout.splitlines()), result.stdout
     assert "Traceback" not in result.stdout.split("Stopping generation")[0]
     assert list((template_copy.parent / "out").iterdir()) == []
+
+
+def test_what_the_hooks_leave_to_the_tests_is_found_by_them(bake: Bake, tmp_path: Path) -> None:
+    project = bake(example="blog", deploy="systemd", ci="github")
+    (project / "manifest.txt").touch()
+
+    expected = plant_all(project, OUTPUT)
+    assert not missed(expected, find_faults(project))
+
+    for faults in (LOG, SETTINGS):
+        expected = {kind: (where.split(":")[0], what) for kind, (where, what) in plant_all(project, faults).items()}
+        lines = find_wrong_settings(project, tmp_path)
+        assert not missed(expected, lines), lines
+
+    expected = plant_all(project, LINT)
+    assert not missed(expected, lint(project)), lint(project)
+
+
+def lint(project: Path) -> list[str]:
+    """What ruff and mypy say of the project; without its packages, which are no matter here, mypy is fast."""
+    ruff = ["ruff", "check", "--no-cache", "--output-format=concise"]
+    mypy = ["mypy", "--config-file=", "--no-site-packages", "--explicit-package-bases", "--cache-dir=/dev/null"]
+    mypy += ["main.py", "scheduler.py", "app/errors.py", "app/files.py"]
+    return [
+        line
+        for name, *words in (ruff, mypy)
+        for line in run_in(project, PROJECT_VENV / "bin" / name, *words).stdout.splitlines()
+    ]
 
 
 def test_pictures_and_an_owner_s_texts_are_no_faults(template_copy: Path) -> None:

@@ -41,7 +41,8 @@ def add_versions(app: Flask) -> None:
 
 def day(moment: datetime) -> Markup:
     """A date for people, with the exact time for programs."""
-    return Markup('<time datetime="{}">{}</time>').format(moment.isoformat(), f"{moment:%-d %B %Y}")
+    # Safe as it is: a date holds nothing that a page would have to escape.
+    return Markup(f'<time datetime="{moment.isoformat()}">{moment:%-d %B %Y}</time>')  # noqa: S704
 
 
 def front_page() -> str:

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request, session
 
 from app import logs
 from app.job_context import known_user_id
+from app.services import SAFE_METHODS
 from config import Settings
 
 # What a form may hold beside its file, in bytes.
@@ -20,6 +21,8 @@ logger = logging.getLogger("app.request")
 
 def register(app: Flask, settings: Settings) -> None:
     """Attach the hooks. Those after a request run from the last to the first."""
+    # Pages hold what only one user may see; a response that may be kept says so itself, as static files do.
+    headers = [*settings.security.headers.items(), ("Cache-Control", "no-store")]
 
     @app.before_request
     def identify() -> None:
@@ -66,17 +69,15 @@ def register(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def add_headers(response: Response) -> Response:
-        for name, value in settings.security.headers.items():
-            response.headers.setdefault(name, value)
+        given = {name.lower() for name, _ in response.headers}
+        response.headers.extend(header for header in headers if header[0].lower() not in given)
         response.headers["X-Request-ID"] = g.request_id
-        # Pages hold what only one user may see; a response that may be kept says so itself, as static files do.
-        response.headers.setdefault("Cache-Control", "no-store")
         return response
 
     @app.after_request
     def commit(response: Response) -> Response:
         """Keep what a request wrote that succeeds; one that is refused or fails leaves nothing."""
-        if (open_session := g.get("session")) and response.status_code < 400:
+        if (open_session := g.get("session")) and response.status_code < 400 and request.method not in SAFE_METHODS:
             try:
                 open_session.commit()
             except Exception:
