@@ -30,9 +30,7 @@ def with_code(module: str, addition: str) -> str:
         elif isinstance(part, ast.FunctionDef | ast.ClassDef):
             if old := known.get(part.name):
                 assert isinstance(old, ast.FunctionDef | ast.ClassDef)
-                inside = [
-                    source(module, it) for it in old.body if ast.get_docstring(old) is None or it is not old.body[0]
-                ]
+                inside = [source(module, it) for it in old.body]
                 code = code.replace(": ...", ":\n    ...").replace("    ...", "\n".join(inside))
                 module = module.replace(source(module, old), code)
             else:
