@@ -16,12 +16,17 @@ import sys
 from collections.abc import Iterable, Iterator
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+# Cookiecutter and cruft work in the template.
+[TEMPLATE] = json.loads(r"""{{ [lipsum.__globals__.os.getcwd()] | tojson }}""")
 
 MANIFEST = "manifest.txt"
 os.umask(UMASK := os.umask(0))
 # Where a project is written anew, the other hook has moved its files to this folder, and has made this file, empty.
 REGENERATING = ".regenerating"
 MARKER = "LICENSE"
+# What the project says of its template, for cruft. In an archive of the template, git has put the commit here.
+RECORD = ".cruft.json"
+COMMIT = "$Format:%H$"
 # What `make feature` writes from: no Python, and no page, until a name stands in it.
 SUB_TEMPLATE = "scaffold/[["
 
@@ -72,6 +77,31 @@ def read_manifest() -> tuple[set[str], set[str]]:
             path, *conditions = line.split()
             (kept if given.issuperset(conditions) else dropped).add(path)
     return kept, dropped
+
+
+def record() -> set[str]:
+    """Write down the answers and the template's address and commit, as cruft would; a path of this machine is none.
+
+    Returns the file's name; inside cruft, which writes the file itself, nothing.
+    """
+    if "_commit" in ANSWERS:
+        return set()
+    import subprocess
+
+    found = []
+    for words in (["config", "remote.origin.url"], ["rev-parse", "HEAD"]) if os.path.exists(f"{TEMPLATE}/.git") else ():
+        with contextlib.suppress(OSError):
+            git = subprocess.run(["git", "-C", TEMPLATE, *words], capture_output=True, text=True, check=False)  # noqa: S603, S607
+            found.append(git.stdout.strip())
+    address, commit = found or ("", "" if COMMIT.startswith("$") else COMMIT)
+    address = re.sub(r"^(https?://)[^/]*@", r"\1", address)
+    if not re.match(r"(https?|ssh|git)://|[\w.-]+@[\w.-]+:", address):
+        address = ""
+    answers = {name: value for name, value in ANSWERS.items() if not name.startswith("_")}
+    known = {"template": address, "commit": commit, "checkout": None, "context": {"cookiecutter": answers}}
+    with open(RECORD, "w", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(known | {"directory": None}, ensure_ascii=False, indent=2) + "\n")
+    return {RECORD}
 
 
 def drop(paths: Iterable[str]) -> None:
@@ -339,6 +369,7 @@ def main() -> int:
     """Drop, check, and tell."""
     kept, dropped = read_manifest()
     os.remove(MANIFEST)
+    kept |= record()
     regenerating = os.path.exists(REGENERATING)
     keep_all, replaced = put_back(dropped) if regenerating else (False, [])
     drop(dropped)
@@ -349,14 +380,15 @@ def main() -> int:
         # The owner's files may be as they like.
         return 0 if keep_all else 1
     done = "".join(f"replaced, and differed before: {path}\n" for path in replaced)
-    done += (
-        f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
-        f"  cd {os.getcwd()}\n"
-        "  git init && git add -A && git commit -m 'Start'\n"
-        "  make dev     set up and run it: http://127.0.0.1:8000\n"
-        "  make test    run its tests\n"
-        "  make         everything else\n"
-    )
+    if "_commit" not in ANSWERS:  # cruft makes the project again and again, elsewhere.
+        done += (
+            f"\n{ANSWERS['project_slug']}: {len(kept)} files, all checked. What to do next:\n\n"
+            f"  cd {os.getcwd()}\n"
+            "  git init && git add -A && git commit -m 'Start'\n"
+            "  make dev     set up and run it: http://127.0.0.1:8000\n"
+            "  make test    run its tests\n"
+            "  make         everything else\n"
+        )
     # A project that is finished must not be deleted because a terminal cannot show its path, or is gone.
     with contextlib.suppress(OSError):
         os.write(2, done.encode(errors="backslashreplace"))

@@ -79,7 +79,8 @@ def test_options_choose_whole_files_and_the_license(
     project = bake(**options)
 
     given = {f"{name}={value}" for name, value in options.items()}
-    assert files_of(project).keys() == {path for path, needed in MANIFEST.items() if needed <= given}, "manifest.txt"
+    made = files_of(project).keys() - {".cruft.json"}
+    assert made == {path for path, needed in MANIFEST.items() if needed <= given}, "manifest.txt"
     for path, answer in (("app/blog", "example=blog"), (".github", "ci=github"), (".gitlab-ci.yml", "ci=gitlab")):
         assert (project / path).exists() == (answer in given), path
     check_license(project, options["license"], DEFAULTS)
@@ -92,7 +93,7 @@ def test_options_choose_whole_files_and_the_license(
 def code_of(project: Path) -> dict[str, tuple[bytes, int]]:
     """All files that are the same for all projects with the same example."""
     others = {path for path, needed in MANIFEST.items() if not all(answer.startswith("example=") for answer in needed)}
-    others |= {"LICENSE", "README.md"}
+    others |= {".cruft.json", "LICENSE", "README.md"}
     return {name: file for name, file in files_of(project).items() if name not in others}
 
 

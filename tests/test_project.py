@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
-from demo import PAGES, fetch, free_port, stop, wait_until_ready
+from demo import fetch, free_port, stop, wait_until_ready
+from how_to import apply_how_to
 from releasing import commit, make
 
 ENVIRONMENT = {"PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}"}
@@ -28,7 +29,7 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
     # The template's README has `make demo`, which is `make dev` in such a project.
     assert commands[:3] == ["make dev", "make test", "make ci"]
     for page in sorted((project / "docs").glob("*.md")):
-        commands += commands_of(page)
+        commands += commands_of(page) if page.name != "how-to.md" else []  # That has a test of its own.
 
     run(project, "make setup")
     # The gate runs the same tests, and more.
@@ -49,32 +50,10 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
     assert "0 broken" in gate
 
 
-def test_a_first_feature_as_the_readme_shows_it_runs_and_passes_the_gate_without_the_blog(bake: Bake) -> None:
-    project = bake(example="none")
-    readme = (project / "README.md").read_text()
-    add_notes(project)
-    run(project, "make setup")
-    for command in re.findall(r"`(\.venv/bin/python main\.py db [^`]+)`", readme):
-        run(project, command)
-    assert len(list((project / "database/versions/notes").glob("*.py"))) == 1
-
-    serve("make dev", project, [*PAGES, "/notes"], {})
-    run(project, "make ci")
-
-
-def add_notes(project: Path) -> None:
-    """The feature that the README shows, in a project."""
-    files = re.findall(r"`(app/notes/\w+\.py)`:\n\n```python\n(.*?)```", (project / "README.md").read_text(), re.DOTALL)
-    assert len(files) == 3
-    for path, text in files:
-        (project / path).parent.mkdir(exist_ok=True)
-        (project / path).write_text(text)
-
-
 def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake) -> None:
     blog, none = bake(example="blog"), bake(example="none")
     make(blog, "setup")
-    add_notes(blog)
+    apply_how_to(blog)
     for words in (["revision", "-m", "notes"], ["upgrade"]):
         assert run_in(blog, PROJECT_VENV / "bin/python", "main.py", "db", *words).returncode == 0
     for name, reason in (("accounts", "nothing was removed"), ("nope", "no folder of app/")):
@@ -86,7 +65,7 @@ def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake)
 
     check = run_in(blog, PROJECT_VENV / "bin/python", "main.py", "db", "check")
     assert check.returncode == 0, check.stdout
-    own = r"README\.md|instance/.*|(.*/)?__pycache__/.*|\.ruff_cache/.*|app/notes/.*|database/versions/notes/.*"
+    own = r"README\.md|instance/.*|(.*/)?__pycache__/.*|\.ruff_cache/.*|.*/notes/.*|config/notes\.yaml"
     left = {path: file for path, file in files_of(blog).items() if not re.fullmatch(own, path)}
     assert left == {path: file for path, file in files_of(none).items() if path != "README.md"}
 
@@ -94,7 +73,7 @@ def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake)
 def serve(command: str, folder: Path, pages: Iterable[str], environ: dict[str, str]) -> None:
     """Run the command that serves, ask for pages, and stop it."""
     port = free_port()
-    environ = {**clean_environment(), **ENVIRONMENT, **environ, "PORT": str(port)}
+    environ = {**clean_environment(), **ENVIRONMENT, **environ, "PORT": str(port), "FLASK_RUN_PORT": str(port)}
     process = subprocess.Popen(command.split(), cwd=folder, env=environ, start_new_session=True)
     try:
         assert wait_until_ready(process, f"http://127.0.0.1:{port}")

@@ -1,6 +1,7 @@
 """Pages of a long list that are as fast at the millionth row as at the first, because each begins at a known row."""
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import svcs
 from flask import request
@@ -10,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 PAGE_SIZE = 10
 
 Row = TypeVar("Row")
+_newest: WeakKeyDictionary[Select[Any], Select[Any]] = WeakKeyDictionary()
 
 
 class Page(NamedTuple, Generic[Row]):
@@ -24,17 +26,19 @@ def requested_page(query: Select[Row], number: InstrumentedAttribute[int]) -> Pa
     """The rows that the request's address asks for with `?before=NUMBER` or `?after=NUMBER`; otherwise the newest.
 
     Args:
-        query: selects the whole list.
+        query: selects the whole list. Of one that a module makes once, the first page's statement is made once, too.
         number: the column that the list is sorted by, unique and higher for newer rows.
     """
     before, after = (request.args.get(name, type=row_number) for name in ("before", "after"))
     if after is not None:
-        query = query.where(number > after).order_by(number)
+        statement = query.where(number > after).order_by(number).limit(PAGE_SIZE + 1)
     else:
-        query = query.order_by(number.desc())
+        if query not in _newest:
+            _newest[query] = query.order_by(number.desc()).limit(PAGE_SIZE + 1)
+        statement = _newest[query]
         if before is not None:
-            query = query.where(number < before)
-    found = list(svcs.flask.get(Session).scalars(query.limit(PAGE_SIZE + 1)))
+            statement = statement.where(number < before)
+    found = list(svcs.flask.get(Session).scalars(statement))
     more, rows = len(found) > PAGE_SIZE, found[:PAGE_SIZE]
     if after is not None:
         return Page(rows[::-1], has_newer=more, has_older=bool(rows))

@@ -47,7 +47,7 @@ def db(words: tuple[str, ...]) -> None:
         options.autogenerate, options.raiseerr = True, True
         alembic.run_cmd(alembic_config(), options)
     except CommandError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(str(error).replace("to date.", "to date. Run: python main.py db upgrade")) from None
 
 
 @click.command()

@@ -64,7 +64,7 @@ def test_downgrade_undoes_one_or_all(database: Engine) -> None:
 
 
 def test_current_and_check_tell_whether_the_tables_are_there(database: Engine) -> None:
-    assert refusal("check") == "Error: Target database is not up to date."
+    assert refusal("check") == "Error: Target database is not up to date. Run: python main.py db upgrade"
     assert run("current").stdout == ""
     run("upgrade")
     assert run("check").exit_code == 0

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import svcs
-from sqlalchemy import ForeignKey, Index, Select, String, Text, func, select
+from sqlalchemy import ForeignKey, Index, String, Text, func, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from app.accounts import User
@@ -30,17 +30,16 @@ class Post(Base):
     author: Mapped[User] = relationship(lazy="raise")
 
 
-def posts_with_authors() -> Select[Post]:
-    return select(Post).options(joinedload(Post.author, innerjoin=True))
+POSTS = select(Post).options(joinedload(Post.author, innerjoin=True))
 
 
 def latest_posts(author: User) -> list[Post]:
-    query = posts_with_authors().where(Post.author_id == author.id).order_by(Post.id.desc())
+    query = POSTS.where(Post.author_id == author.id).order_by(Post.id.desc())
     return list(svcs.flask.get(Session).scalars(query.limit(PAGE_SIZE)))
 
 
 def find_post(post_id: int) -> Post | None:
-    return svcs.flask.get(Session).scalar(posts_with_authors().where(Post.id == row_number(post_id)))
+    return svcs.flask.get(Session).scalar(POSTS.where(Post.id == row_number(post_id)))
 
 
 def count_posts(author_id: int) -> int:

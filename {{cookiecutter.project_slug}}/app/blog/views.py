@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.blog.forms import ImportForm, PostForm
 from app.blog.jobs import export_posts, import_posts
-from app.blog.models import Post, count_posts, find_post, posts_with_authors
+from app.blog.models import POSTS, Post, count_posts, find_post
 from app.blog.settings import Blog
 from app.extensions import accepts_files, rate_limited, require_room
 from app.paging import requested_page
@@ -22,7 +22,7 @@ blueprint = Blueprint("blog", __name__, template_folder="templates")
 
 
 def index() -> ResponseReturnValue:
-    return render_template("blog/index.html", page=requested_page(posts_with_authors(), Post.id))
+    return render_template("blog/index.html", page=requested_page(POSTS, Post.id))
 
 
 @blueprint.get("/posts/<int:post_id>")
