@@ -24,7 +24,7 @@ PYTHON = PROJECT_VENV / "bin/python"
 
 
 def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) -> None:
-    project = bake(example="blog")
+    project = bake()
     commit(project)
     make(project, "feature", "NAME=bookmarks")
     make(project, "feature", *(f"{key}={value}" for key, value in LONG.items()))
