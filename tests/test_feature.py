@@ -23,6 +23,50 @@ REFUSED = [
 PYTHON = PROJECT_VENV / "bin/python"
 
 
+# Two features at once, of which the first by name needs the other; and a table between them.
+ZETA = """from flask import Flask
+from sqlalchemy.orm import Mapped
+
+from database import Base, PrimaryKey
+
+
+class Zeta(Base):
+    __tablename__ = "zeta"
+
+    id: Mapped[PrimaryKey]
+
+
+def register(_app: Flask) -> None:
+    pass
+"""
+ALPHA = """from flask import Flask
+from sqlalchemy import Column, ForeignKey, Table
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.zeta import Zeta
+from database import Base, PrimaryKey
+
+between = Table(
+    "alpha_zeta",
+    Base.metadata,
+    Column("alpha_id", ForeignKey("alpha.id"), primary_key=True),
+    Column("zeta_id", ForeignKey(Zeta.id), primary_key=True),
+)
+
+
+class Alpha(Base):
+    __tablename__ = "alpha"
+
+    id: Mapped[PrimaryKey]
+    zeta_id: Mapped[int] = mapped_column(ForeignKey(Zeta.id))
+    zetas: Mapped[list[Zeta]] = relationship(secondary=between)
+
+
+def register(_app: Flask) -> None:
+    pass
+"""
+
+
 def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) -> None:
     project = bake()
     commit(project)
@@ -41,6 +85,32 @@ def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) 
     for name in ("bookmarks", LONG["NAME"]):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
     assert changes(project) == ""
+
+
+def test_new_features_that_refer_to_each_other_get_their_revisions_in_order(bake: Bake) -> None:
+    project = bake(example="none")
+    make(project, "setup")
+    for name, code in (("alpha", ALPHA), ("zeta", ZETA)):
+        (project / "app" / name).mkdir()
+        (project / "app" / name / "__init__.py").write_text(code)
+
+    def db(*arguments: str) -> str:
+        result = run_in(project, PYTHON, "main.py", "db", *arguments)
+        assert result.returncode == 0, result.stdout
+        return result.stdout
+
+    db("revision", "-m", "both")
+    [alpha], [zeta] = (list((project / "database/versions" / name).iterdir()) for name in ("alpha", "zeta"))
+    assert "alpha_zeta" in alpha.read_text()
+    assert "alpha" not in zeta.read_text()
+    db("upgrade")
+    db("check")
+    with pytest.raises(AssertionError, match="nothing was removed"):
+        make(project, "remove-feature", "NAME=zeta", "ARGS=--yes")
+    for name in ("alpha", "zeta"):
+        make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
+    db("upgrade")
+    db("check")
 
 
 def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(bake: Bake) -> None:
