@@ -52,7 +52,7 @@ format: $(VENV)/ready ## Format the code, fix what ruff can fix, and show what i
 bench: $(BENCH_VENV)/ready $(PROJECT_VENV)/ready ## Measure what is promised: takes about half an hour
 	$(VENV)/bin/python -m benchmarks.generation
 	$(VENV)/bin/python -m benchmarks.storage
-	$(BENCH_VENV)/bin/python -m benchmarks.observability
+	$(BENCH_VENV)/bin/python -m benchmarks.web
 	$(BENCH_VENV)/bin/python -m benchmarks.queue
 	$(VENV)/bin/python -m benchmarks.deploy
 

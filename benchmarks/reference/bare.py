@@ -1,6 +1,6 @@
 """The blog's first page and an empty one, written by hand with Flask and sqlite3: what the service is measured beside.
 
-It reads the service's own database, whose file `REFERENCE_DATABASE` names, and renders the same bytes.
+It reads the service's own database, whose file `REFERENCE_DATABASE` names, and renders the same page.
 """
 
 import os
