@@ -53,6 +53,7 @@ class Server:
     """gunicorn with one of the applications."""
 
     def __init__(self, stack: ExitStack, folder: Path, application: str, environ: dict[str, str]) -> None:
+        self.application = application
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
@@ -68,10 +69,9 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while True:
             with suppress(OSError), urlopen(f"http://{HOST}:{self.port}{path}", timeout=5) as response:
-                page: bytes = response.read()
-                return page.decode()
+                return str(response.read(), "utf-8")
             if time.monotonic() > deadline:
-                sys.exit(f"{self.process.args}: does not answer")
+                sys.exit(f"{self.application}: does not answer")
             time.sleep(0.1)
 
     def requests_per_second(self, path: str) -> float:
