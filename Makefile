@@ -39,6 +39,9 @@ test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's inf
 	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure \
 	  $(or $(ARGS),--cov=config --cov=database --cov=storage --cov=backup)
 
+pictures: $(PROJECT_VENV)/ready ## Draw what the README shows: docs/pictures/
+	$(PROJECT_VENV)/bin/python tests/pictures.py
+
 lint: $(VENV)/ready ## Format, lint and types of the template and of the code in it
 	$(VENV)/bin/ruff format --no-cache --check .
 	$(RUFF_CHECK) .
@@ -96,4 +99,4 @@ clean: ## Remove environments, caches and what the demo made; also from the proj
 	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo quick test test-template test-infrastructure lint format bench bench-queue bench-deploy lock clean
+.PHONY: help demo quick test test-template test-infrastructure pictures lint format bench bench-queue bench-deploy lock clean

@@ -20,7 +20,7 @@ from baking import clean_environment
 from cookiecutter.main import cookiecutter
 
 TEMPLATE = Path(__file__).resolve().parent.parent
-UV = Path(sys.executable).with_name("uv")
+UV = TEMPLATE / ".venv/bin/uv"
 PAGES = {
     "/": "<h1>",
     "/register": 'name="username"',
