@@ -1,12 +1,16 @@
 """Fixtures of the template's tests."""
 
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 from baking import TEMPLATE, Bake, not_offered
 from pytest_cookies.plugin import Cookies
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start and stop.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
