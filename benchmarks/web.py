@@ -52,15 +52,15 @@ with transaction(create_app()) as session:
 class Server:
     """gunicorn with one of the applications."""
 
-    def __init__(self, stack: ExitStack, folder: Path, application: str, environ: dict[str, str]) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, application: str, environ: dict[str, str], log: Path) -> None:
         self.application = application
         with socket.socket() as probe:
             probe.bind((HOST, 0))
             self.port = int(probe.getsockname()[1])
-        log = stack.enter_context((folder.parent / f"{application}.log").open("wb"))
+        printed = stack.enter_context(log.open("wb"))
         options = ["--bind", f"{HOST}:{self.port}", "--workers", "1", "--threads", "1", "--worker-class", "gthread"]
         command = [sys.executable, "-m", "gunicorn", *options, f"{application}:app"]
-        self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=log)
+        self.process = subprocess.Popen(command, cwd=folder, env=environ, stdout=printed, stderr=printed)
         stack.callback(self.process.wait)
         stack.callback(self.process.terminate)
 
@@ -103,10 +103,11 @@ def serve(stack: ExitStack, folder: Path) -> dict[str, Server]:
         subprocess.run([sys.executable, *command], cwd=project, env=environ, check=True, capture_output=True)
     counted = folder / "metrics"
     counted.mkdir()
+    multiprocess = environ | {"PROMETHEUS_MULTIPROC_DIR": str(counted)}
     return {
-        "service": Server(stack, project, "with_empty_page", environ),
-        "dutiful": Server(stack, REFERENCE, "dutiful", environ | {"PROMETHEUS_MULTIPROC_DIR": str(counted)}),
-        "bare": Server(stack, REFERENCE, "bare", environ),
+        "service": Server(stack, project, "with_empty_page", environ, folder / "service.log"),
+        "dutiful": Server(stack, REFERENCE, "dutiful", multiprocess, folder / "dutiful.log"),
+        "bare": Server(stack, REFERENCE, "bare", environ, folder / "bare.log"),
     }
 
 

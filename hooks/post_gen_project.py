@@ -179,7 +179,7 @@ def search(texts: dict[str, str], paths: str, pattern: str) -> Iterator[tuple[st
 
 
 def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
-    """The files' texts, once their modes are set; adds findings about files that are none."""
+    """The files' texts, once their modes are set; adds findings about files that are not text."""
     binary: tuple[str, ...] = ()
     with contextlib.suppress(OSError), open(".gitattributes", encoding="utf-8") as attributes:
         binary = tuple(re.findall(r"(?m)^\*(\.\S+)\s.*\bbinary\b", attributes.read()))
@@ -200,7 +200,7 @@ def read_texts(paths: Iterable[str], findings: list[str]) -> dict[str, str]:
             texts[path] = content.decode()
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            findings.append(f"{path}:{line}: not UTF-8 text; .gitattributes names those that are none as binary")
+            findings.append(f"{path}:{line}: not UTF-8 text; if it is binary, say so in .gitattributes")
     return texts
 
 
@@ -347,7 +347,6 @@ def check_deploy(texts: dict[str, str]) -> Iterator[str]:
             code = re.sub(COMMENT[language[1]], "", text)
             if code.count("{") != code.count("}"):
                 yield f"{at(path, text, len(text) - 1)}: a brace is left open, or closed twice"
-        # Importing subprocess would take longer than this check.
         if text.startswith("#!/bin/sh") and os.spawnlp(os.P_WAIT, "sh", "sh", "-n", path):  # noqa: S606
             yield f"{path}: the shell cannot read it; it says where"
 

@@ -1,5 +1,6 @@
 """`make feature` asks here whether its names can be used: `python -m scaffold.check_names bookmarks bookmark`."""
 
+import builtins
 import re
 import sys
 from keyword import iskeyword
@@ -13,7 +14,7 @@ def problem(name: str, one: str) -> str | None:
     """What is wrong with the names of a feature and of one of its rows."""
     for key, value in (("NAME", name), ("ONE", one)):
         if not re.fullmatch("[a-z][a-z0-9_]{0,28}[a-z0-9]", value) or "__" in value or iskeyword(value):
-            return f"{key}={value}: expected 2 to 30 small letters, digits and _, which are no keyword of Python"
+            return f"{key}={value}: expected 2 to 30 small letters, digits and _, and not a Python keyword"
     places = ("app/{}", "app/{}.py", "config/{}.*", "database/versions/{}", "tests/unit/{}", "tests/integration/{}")
     if found := next((path for place in places for path in ROOT.glob(place.format(name))), None):
         return f"NAME={name} is taken: by {found.relative_to(ROOT)}"
@@ -25,7 +26,7 @@ def problem(name: str, one: str) -> str | None:
     known = "".join(path.read_text() for path in (ROOT / "scaffold").rglob("[[]*/*.py"))
     known += "".join(f"import {mapper.class_.__name__}\n" for mapper in Base.registry.mappers)
     for key, value, kind in (("ONE", one, model), ("NAME", name, settings)):
-        if re.search(rf"(?m)\bimport .*\b{kind}\b", known):
+        if hasattr(builtins, kind) or re.search(rf"(?m)\bimport .*\b{kind}\b|^{kind} = ", known):
             return f"{key}={value} is taken: by the class {kind}"
     if name == one:
         return f"ONE is missing: what is one of them called? As in: make feature NAME={name} ONE={name}_item"

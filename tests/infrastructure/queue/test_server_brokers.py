@@ -12,9 +12,11 @@ import pytest
 from pika.exceptions import AMQPError
 from redis import RedisError
 from sqlalchemy import text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from database import connect
+from database.engine import sessions
 from database.server_brokers import open_server_broker
 from tests.infrastructure.queue.workers import Place, Workers, eventually
 
@@ -96,6 +98,13 @@ def test_a_job_whose_server_is_away_after_the_commit_is_named_in_the_log(
     session.commit()
     (record,) = caplog.records
     assert record.getMessage() == "lost: print(1) was not sent, and its transaction is committed: away"
+
+
+def test_a_session_that_only_reads_sends_no_job(sender: Sender, session: Session) -> None:
+    sender.session = sessions(connect(str(session.get_bind().engine.url)), read_only=True)()
+    with pytest.raises(InvalidRequestError, match=r"a GET only reads, and sends no job: print\(1\)"):
+        sender.send(1)
+    sender.session.close()
 
 
 def test_arguments_that_are_no_json_fail_before_the_commit(sender: Sender) -> None:

@@ -37,7 +37,7 @@ def new() -> ResponseReturnValue:
     row = [[ cookiecutter.model ]](owner_id=current_user.id)
     fill(row, form)
     svcs.flask.get(Session).add(row)
-    flash("It is saved.")
+    flash("Saved.")
     return redirect(url_for("[[ cookiecutter.name ]].index"))
 
 
@@ -50,7 +50,7 @@ def edit(number: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("[[ cookiecutter.name ]]/edit.html", form=form, row=row), 422 if form.is_submitted() else 200
     fill(row, form)
-    flash("It is changed.")
+    flash("Saved.")
     return redirect(url_for("[[ cookiecutter.name ]].index"))
 
 
@@ -58,7 +58,7 @@ def edit(number: int) -> ResponseReturnValue:
 @login_required
 def delete(number: int) -> ResponseReturnValue:
     svcs.flask.get(Session).delete(own_row(number))
-    flash("It is deleted.")
+    flash("Deleted.")
     return redirect(url_for("[[ cookiecutter.name ]].index"))
 
 

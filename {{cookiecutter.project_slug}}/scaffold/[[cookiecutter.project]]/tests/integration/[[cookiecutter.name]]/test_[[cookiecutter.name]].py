@@ -74,7 +74,7 @@ def test_pages_keep_what_is_searched_for(logged_in: Any, user: User, add: Add) -
 
 def test_one_is_written_changed_archived_and_deleted(app: Flask, logged_in: Any, user: User) -> None:
     assert logged_in.submit("/[[ cookiecutter.name ]]/new", {"title": "First"}).location == "/[[ cookiecutter.name ]]"
-    assert "It is saved." in logged_in.get("/[[ cookiecutter.name ]]").text
+    assert "Saved." in logged_in.get("/[[ cookiecutter.name ]]").text
     changed = logged_in.submit("/[[ cookiecutter.name ]]/1/edit", {"title": "<b>Better</b>", "archived": "y"})
     assert changed.location == "/[[ cookiecutter.name ]]"
     page = logged_in.get("/[[ cookiecutter.name ]]")
