@@ -116,7 +116,7 @@ def test_new_features_that_refer_to_each_other_get_their_revisions_in_order(bake
 def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(bake: Bake) -> None:
     project = bake(example="blog")
     commit(project)
-    with pytest.raises(AssertionError, match=r"(?m)^NAME=class: expected .* no keyword of Python$"):
+    with pytest.raises(AssertionError, match=r"(?m)^NAME=class: expected .* not a Python keyword$"):
         make(project, "feature", "NAME=class")
     for name, one, reason in REFUSED:
         refusal = run_in(project, PYTHON, "-m", "scaffold.check_names", name, one)

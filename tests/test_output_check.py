@@ -143,7 +143,7 @@ FILES: dict[str, tuple[Plant, str]] = {
     "empty file": (add("docs/empty.md", ""), "empty"),
     "large file": (add("docs/large.md", "x\n" * 600_000), "1200000 bytes"),
     "not UTF-8": (add("docs/latin.md", b"# x\n\xfcber\n", 2), "not UTF-8"),
-    "image of no known suffix": (add("docs/logo.jpg", b"\xff\xd8\xff\xe0", 1), "names those that are none as binary"),
+    "image of no known suffix": (add("docs/logo.jpg", b"\xff\xd8\xff\xe0", 1), "if it is binary"),
     "byte order mark": (add("docs/bom.md", "\ufeff# x\n", 1), "a byte order mark"),
     "byte order mark in Python": (add("docs/bom.py", "\ufeff" + PYTHON, 1), "a byte order mark"),
     "carriage return": (add("docs/dos.md", "# x\n\r\n", 2), "a carriage return"),
