@@ -56,7 +56,8 @@ def run_in(
 def clean_environment() -> dict[str, str]:
     """The environment without what pytest, make, or the developer's own services have put into it."""
     others = ("VIRTUAL_ENV", "PYTEST_", "COV_", "MAKE", "MFLAGS", "APP_", "FLASK_", "GUNICORN_")
-    services = ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL")
+    # ARGS is for the template's own make.
+    services = ("ARGS", "SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL")
     return {name: value for name, value in os.environ.items() if not name.startswith(others) and name not in services}
 
 

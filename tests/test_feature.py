@@ -79,9 +79,20 @@ def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) 
     gate = run_in(project, PYTHON, "-m", "pytest", "-q", "-n", "2", *tests, *covered)
     assert gate.returncode == 0, gate.stdout
     make(project, "setup")
-    check = run_in(project, PYTHON, "main.py", "db", "check")
-    assert check.returncode == 0, check.stdout
+    for arguments in (["check"], ["downgrade", "bookmarks@base"], ["upgrade"]):
+        result = run_in(project, PYTHON, "main.py", "db", *arguments)
+        assert result.returncode == 0, result.stdout
 
+    # Without an answer, nothing is removed, tables or not.
+    refused = run_in(
+        project,
+        "sh",
+        "-c",
+        f"make remove-feature NAME=bookmarks VENV={PROJECT_VENV} -o {PROJECT_VENV}/ready < /dev/null",
+    )
+    assert "Delete app/bookmarks/" in refused.stdout
+    assert refused.returncode != 0
+    assert (project / "app/bookmarks/views.py").exists()
     for name in ("bookmarks", LONG["NAME"]):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
     assert changes(project) == ""

@@ -91,7 +91,9 @@ def compare(wanted: str) -> bool:
     """Print what differs, file by file; whether anything does."""
     old, new = prepare(wanted)
     ours, theirs = (git("diff", "--relative", "--stat", *them, "--", ".", RECORD) for them in ([old], [old, new]))
-    say(f"changed here (every line: cruft diff):\n{ours}\nnew in the template (make update):\n{theirs}")
+    nothing = " nothing"
+    say(f"changed here (every line: cruft diff):\n{ours or nothing}")
+    say(f"new in the template (make update):\n{theirs or nothing}")
     return bool(ours or theirs)
 
 
