@@ -1,13 +1,12 @@
 """What happens before and after every request."""
 
-from __future__ import annotations
-
 import logging
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request, session
 
@@ -15,9 +14,6 @@ from app import logs
 from app.job_context import known_user_id
 from app.services import SAFE_METHODS
 from config import Settings
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 # What a form may hold beside its file, in bytes.
 FORM_AROUND_FILE = 10_000
