@@ -11,6 +11,7 @@ from test_project import run, serve
 MORE = '''"""Old notes, and the chat itself."""
 
 import json
+import mailbox
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -22,9 +23,10 @@ from sqlalchemy.orm import Session
 
 from app.accounts import User
 from app.notes.chat import Chat
-from app.notes.jobs import remove_old_notes
+from app.notes.jobs import mail_note, remove_old_notes
 from app.notes.models import Note
 from app.services import transaction
+from config import Settings
 from database import utc_now
 
 
@@ -36,6 +38,15 @@ def test_only_old_notes_are_removed(app: Flask, user: User, session: Session) ->
     with transaction(app):
         remove_old_notes(now.isoformat())
     assert [note.text for note in session.query(Note)] == ["364 days"]
+
+
+def test_a_mail_has_the_note_and_a_link(app: Flask, user: User, session: Session, settings: Settings) -> None:
+    session.add(note := Note(author_id=user.id, text="Cake"))
+    session.commit()
+    mail_note(note.id, "grace@example.org")
+    [mail] = mailbox.Maildir(settings.app_dir.mails)
+    assert mail["Subject"] == "A new note"
+    assert mail.get_payload() == "Cake\\n\\nAll notes: http://127.0.0.1:8000/notes\\n"
 
 
 def test_the_chat_gets_messages_and_its_errors_are_raised() -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app import create_app
 from app.command_line import print_rows
 from app.jobs import do_nothing
+from app.mail import mail_server
 from app.services import check_services, require_migrated, transaction
 from config import ConfigError, Settings, find_app_dir, load, mask
 from config.privileges import become_service_user
@@ -89,6 +90,17 @@ def worker() -> str:
     raise Skipped(f"no worker took a job within {PATIENCE:.0f} s: all are busy, or none is running: `python queues.py`")
 
 
+def mail() -> str:
+    settings = svcs.flask.get(Settings)
+    if not settings.mail.url:
+        return f"MAIL_URL is empty: mails stay in {settings.app_dir.mails}"
+    try:
+        with mail_server(settings):
+            return "the server answers"
+    except OSError as error:
+        raise ConfigError(f"{error or type(error).__name__}; see where: `python main.py config show`") from None
+
+
 def report(*, as_json: bool) -> bool:
     """Print a line for each check; returns whether none has failed. Root checks what the service's user can do."""
     become_service_user(find_app_dir())
@@ -104,7 +116,7 @@ def report(*, as_json: bool) -> bool:
             stack.enter_context(app.app_context())
             return f"{len(found.origins)} for {found.environment}"
 
-        for check in (app_folder, disk_space, settings, migrations, services, pages, clock, worker):
+        for check in (app_folder, disk_space, settings, migrations, services, pages, clock, worker, mail):
             try:
                 result, detail = "ok", check()
             except Skipped as reason:

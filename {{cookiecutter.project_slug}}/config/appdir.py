@@ -60,6 +60,10 @@ class AppDir:
         return self.data / "app.sqlite3"
 
     @property
+    def mails(self) -> Path:
+        return self.path / "work/mail"
+
+    @property
     def error_log(self) -> Path:
         return self.path / "logs/errors.jsonl"
 

@@ -26,6 +26,8 @@ def _problems(settings: Settings) -> Iterator[str]:
         yield f"{where}: found a weak secret, expected 32 random bytes; remove SECRET_KEY and run `{MAKE}`"
     if settings.app.debug:
         yield f"{settings.origins['app.debug']}: app.debug: found true, expected false in production"
+    if settings.mail.url and not (settings.app.base_url or settings.security.trusted_hosts):
+        yield f"{settings.origins['app.base_url']}: app.base_url: links in mails need it; set BASE_URL"
     for key, url in {"url": settings.storage.url, **settings.storage.disks}.items():
         if url.startswith("memory:"):
             yield f"config/storage.*: storage {key}: found {url}, expected a place that keeps files in production"

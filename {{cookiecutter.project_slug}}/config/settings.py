@@ -15,6 +15,10 @@ Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Limit = Annotated[str, Meta(pattern=r"^\d+ per (\d+ )?(second|minute|hour|day)s?$")]
+# A password in it is percent-encoded.
+MailUrl = Annotated[str, Meta(pattern=r"^(smtps?://([^\s/@:]+:[^\s/@:]+@)?(\[[0-9a-f:]+\]|[\w.-]+)(:\d{1,5})?/?)?$")]
+BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[\w.:\[\]-]+(/[\w./~-]*)?)?$")]
+Address = Annotated[str, Meta(pattern=r"^([^\s@]+@[\w.-]+)?$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 
@@ -22,9 +26,15 @@ class App(Struct, frozen=True):
     name: Text
     slug: Text
     description: str
+    base_url: BaseUrl
     secret_key: str
     secret_key_fallbacks: list[str]
     debug: bool
+
+
+class Mail(Struct, frozen=True):
+    url: MailUrl
+    sender: Address
 
 
 class Database(Struct, frozen=True):
@@ -111,6 +121,7 @@ class Settings(Struct, frozen=True):
     app: App
     backup: Backup
     database: Database
+    mail: Mail
     storage: Storage
     queue: Queue
     schedule: Schedule
@@ -119,6 +130,13 @@ class Settings(Struct, frozen=True):
     # Its keys are those of `logging.config.dictConfig`.
     logging: dict[str, Any]
     web: Web
+
+    @property
+    def base_url(self) -> str:
+        """How links begin that are followed from outside of a page: `app.base_url`, or what the other settings say."""
+        hosts = self.security.trusted_hosts if self.environment == "production" else []
+        own = f"https://{hosts[0].lstrip('.')}" if hosts else f"http://127.0.0.1:{self.web.port}"
+        return self.app.base_url or own
 
     def wrong(self, key: str, found: str, reason: object) -> ConfigError:
         """The error for a value that is right by type and still cannot be used."""

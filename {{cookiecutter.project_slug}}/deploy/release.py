@@ -300,10 +300,11 @@ def static_files(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def check(site: Site, release: str) -> dict[str, str]:
-    """What a release's own `main.py check` finds wrong, by name."""
+    """What a release's own `main.py check` finds wrong, by name. A mail server may be away: mails wait for it."""
     told = service(site, release, "check", "--json", check=False)
     try:
-        return {row["check"]: row["detail"] for row in json.loads(told) if row["result"] == "FAILED"}
+        failed = {row["check"]: row["detail"] for row in json.loads(told) if row["result"] == "FAILED"}
+        return {name: detail for name, detail in failed.items() if name != "mail"}
     except ValueError:
         raise Failure(f"main.py check: {(told.splitlines() or ['no answer'])[-1]}") from None
 

@@ -116,6 +116,7 @@ def settings(tmp_path: Path, shipped_settings: Settings) -> Settings:
     folder = AppDir(tmp_path / "app")
     folder.data.mkdir(parents=True)
     (folder.path / "logs").mkdir()
+    (folder.path / "work").mkdir()
     log = json.dumps(shipped_settings.logging).replace(str(shipped_settings.app_dir.path), str(folder.path))
     return msgspec.structs.replace(shipped_settings, app_dir=folder, logging=json.loads(log))
 

@@ -1,7 +1,10 @@
 """The page of administrators: what the service does, and what they can do about it."""
 
+import mailbox
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import default
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -75,6 +78,18 @@ def dashboard() -> str:
         most_listed=MOST,
         **_last_day(session),
     )
+
+
+@blueprint.get("/mail")
+def mail() -> str:
+    """Where nobody sends mails: those that were kept, the latest first."""
+    settings = svcs.flask.get(Settings)
+    if settings.environment == "production" or settings.mail.url:
+        abort(404)
+    box = mailbox.Maildir(settings.app_dir.mails)
+    latest = sorted(box.keys(), reverse=True)[:MOST]
+    mails = [message_from_bytes(box.get_bytes(key), policy=default) for key in latest]
+    return render_template("ops/mail.html", mails=mails)
 
 
 @blueprint.post("/jobs/retry", defaults={"message_id": None})

@@ -18,7 +18,7 @@ from database.broker import QueueMessage
 from database.schedule import ScheduleSlot
 from main import cli
 
-NAMES = ["app folder", "disk space", "settings", "migrations", "services", "pages", "clock", "worker"]
+NAMES = ["app folder", "disk space", "settings", "migrations", "services", "pages", "clock", "worker", "mail"]
 Found = dict[str, tuple[str, str]]
 
 
@@ -47,7 +47,7 @@ def results() -> Found:
     failed = [name for name, (mark, _) in found.items() if mark == "FAILED"]
     assert result.exit_code == bool(failed)
     assert list(found) == NAMES[: len(found)]
-    assert list(found)[-1] == (failed[-1] if failed and failed[-1] in NAMES[2:] else "worker")
+    assert list(found)[-1] == (failed[-1] if failed and failed[-1] in NAMES[2:] else "mail")
     return found
 
 
