@@ -19,8 +19,8 @@ ADDRESS = "https://example.org/template.git"
 # Of the project's tests, those that an update could break most easily.
 TESTS = ("tests/unit/bookmarks", "tests/unit/test_features.py", "tests/integration/database/test_migrations.py")
 INSERT = """
-INSERT INTO user_account (id, username, email, password_hash, session_key, created, is_admin)
-    VALUES (1, 'ada', '-', '-', '-', '2026-01-01 00:00:00+00:00', 0);
+INSERT INTO user_account (id, username, email, password_hash, created, is_admin)
+    VALUES (1, 'ada', '-', '-', '2026-01-01 00:00:00+00:00', 0);
 INSERT INTO transfer (id, owner_id, disk, file, state, done, total, mistakes, created)
     VALUES ('t', 1, 'exports', 'f', 'done', 1, 1, '[]', '2026-01-01 00:00:00+00:00');
 INSERT INTO bookmark (owner_id, title, notes, created) VALUES (1, 'kept', '', '2026-01-01 00:00:00+00:00');

@@ -277,7 +277,7 @@ def test_what_an_update_adds_to_a_branch_reaches_a_database_with_revisions_of_th
         downgrade=("op.drop_column('note', 'text')",),
     )
     upgrade(empty)
-    user = {"username": "ada", "email": "-", "password_hash": "-", "session_key": "-", "is_admin": False}
+    user = {"username": "ada", "email": "-", "password_hash": "-", "is_admin": False}
     with empty.begin() as connection:
         connection.execute(insert(Base.metadata.tables["user_account"]), user)
         connection.execute(text("INSERT INTO note (owner_id, text) VALUES (1, 'mine')"))

@@ -12,13 +12,15 @@ import dramatiq
 import pytest
 from flask import Flask
 from PIL import Image
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.routing import Rule
 from werkzeug.test import TestResponse, stream_encode_multipart
 
 from app import files
 from app.accounts import User
+from app.accounts.links import LIFETIMES, new_token
+from app.accounts.sessions import UserSession
 from app.services import transaction
 from app.transfers import Transfer
 from config import Settings
@@ -42,7 +44,9 @@ class Site:
         self.tokens: dict[str, str] = {}
         # What varies in an address, by its name in the rule.
         self.values: dict[str, Any] = {"disk": "media", "filename": "style.css", "name": "remove_expired"}
-        self.values |= {"path": "a.png", "username": "ada"}
+        self.values |= {"path": "a.png", "username": "ada", "token": "", "session_id": 1}
+        # What ends the address of a link in a mail, by its purpose.
+        self.links: dict[str, str] = {}
         self.rules = sorted(app.url_map.iter_rules(), key=lambda rule: (rule.endpoint, rule.rule))
         # The database is looked at from outside of the service, and kept as it was in the beginning.
         self.watcher, self.saved = sqlite3.connect(settings.app_dir.database), sqlite3.connect(":memory:")
@@ -52,7 +56,8 @@ class Site:
         names = rule.arguments - (rule.defaults or {}).keys()
         for name in names:
             assert name in self.values, WITHOUT_VALUE.format(rule.rule, name)
-        built = rule.build({name: self.values[name] for name in names})
+        values = {**self.values, "token": self.links.get(rule.endpoint)}
+        built = rule.build({name: values[name] for name in names})
         assert built
         return f"{built[1]}?{self.query}"
 
@@ -69,7 +74,7 @@ class Site:
         Image.new("RGB", (4, 4)).save(picture, "PNG")
         picture.seek(0)
         given: dict[str, Any] = {"username": "newcomer", "email": "new@example.org", "password": PASSWORD}
-        given |= {"title": "t", "body": "b", "csrf_token": token, **fields}
+        given |= {"title": "t", "body": "b", "current": PASSWORD, "csrf_token": token, **fields}
         given["picture"] = FileStorage(picture, "a.png", content_type="image/png")
         given["file"] = FileStorage(BytesIO(b"title,body\nt,b\n"), "a.csv", content_type="text/csv")
         stream, _, boundary = stream_encode_multipart(MultiDict(given))
@@ -132,10 +137,15 @@ def site(app: Flask, settings: Settings, disks: Disks, monkeypatch: pytest.Monke
         if (post := Base.metadata.tables.get("post")) is not None:
             written = insert(post).values(author_id=ada.id, title="t", body="b").returning(post.c.id)
             site.values["post_id"] = session.scalar(written)
+    with transaction(app) as session:
+        owner = session.get_one(User, ada.id)
+        site.links = {f"account.{purpose}": new_token(purpose, owner, owner.email) for purpose in LIFETIMES}
     with app.app_context():
         site.query = files.link("media", "a.png", timedelta(hours=1)).partition("?")[2]
     for who in ("visitor", "ada", "grace", "admin"):
         site.log_in(who)
+    with transaction(app) as session:
+        site.values["session_id"] = session.scalar(select(UserSession.id).where(UserSession.user_id == ada.id))
     site.save()
     yield site
     site.watcher.close()

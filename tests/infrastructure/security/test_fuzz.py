@@ -11,7 +11,7 @@ from tests.infrastructure.security.conftest import Site
 
 METHODS = ["GET", "HEAD", "POST", "POST", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get", "NONE"]
 NAMES = ["before", "after", "expires", "signature", "v", "next", "csrf_token", "username", "email", "password"]
-NAMES += ["title", "body", "file", "picture", ""]
+NAMES += ["current", "title", "body", "file", "picture", ""]
 HEADERS = ["Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Content-Encoding"]
 HEADERS += ["Content-Type", "Cookie", "Expect", "Forwarded", "Host", "If-Match", "If-Modified-Since", "If-None-Match"]
 HEADERS += ["If-Range", "Origin", "Range", "Referer", "Transfer-Encoding", "Upgrade", "User-Agent", "X-CSRFToken"]
@@ -59,11 +59,13 @@ bodies = st.one_of(
 def addresses(draw: st.DrawFn, site: Site) -> str:
     """The address of a route, in which something else may stand where ada's things are named."""
 
+    rule = draw(st.sampled_from(site.rules))
+
     def part(found: re.Match[str]) -> str:
-        known = str(site.values[found[1]]).encode()
+        known = str(site.links.get(rule.endpoint) if found[1] == "token" else site.values[found[1]]).encode()
         return quote_from_bytes(draw(st.just(known) | some_bytes))
 
-    path = re.sub(r"<(?:\w+:)?(\w+)>", part, draw(st.sampled_from(site.rules)).rule)
+    path = re.sub(r"<(?:\w+:)?(\w+)>", part, rule.rule)
     query = draw(st.one_of(st.just(site.query), pairs.map(encoded).map(bytes.decode), some_bytes.map(quote_from_bytes)))
     return f"{path}?{query}"
 

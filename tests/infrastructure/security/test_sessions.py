@@ -4,15 +4,20 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask import Flask
 from itsdangerous import TimestampSigner, URLSafeTimedSerializer, base64_encode
+from sqlalchemy import update
 
 from app.accounts import User
+from app.accounts.jobs import remove_old_sessions
+from app.accounts.sessions import UserSession, digest
 from app.services import transaction
 from config import Settings
+from database import utc_now
 from tests.conftest import PASSWORD
 
 DAY = 86_400
@@ -61,14 +66,14 @@ def test_a_session_that_was_planted_before_login_is_not_logged_in_by_it(
     assert not holds(planted)
 
 
-def test_logout_ends_the_sessions_of_all_devices_and_their_copies(
+def test_logout_ends_the_session_of_this_device_and_its_copies(
     devices: list[Any], settings: Settings, holds: Callable[[str], bool]
 ) -> None:
     copies = [cookie_of(device, settings) for device in devices]
     assert [holds(copy) for copy in copies] == [True, True]
     devices[0].submit("/logout")
-    assert [is_logged_in(device) for device in devices] == [False, False]
-    assert [holds(copy) for copy in copies] == [False, False]
+    assert [is_logged_in(device) for device in devices] == [False, True]
+    assert [holds(copy) for copy in copies] == [False, True]
 
 
 def test_a_new_password_ends_all_sessions(app: Flask, devices: list[Any]) -> None:
@@ -92,10 +97,10 @@ def test_nobody_makes_a_session_without_the_key(
     app: Flask, devices: list[Any], user: User, settings: Settings, holds: Callable[[str], bool]
 ) -> None:
     good = cookie_of(devices[0], settings)
-    payload, stamp, signature = good.rsplit(".", 2)
-    content = {"_user_id": user.session_key, "_fresh": True, "_permanent": True, "since": int(time.time())}
-    plain = base64_encode(json.dumps(content)).decode()
     serializer: Any = app.session_interface.get_signing_serializer(app)  # type: ignore[attr-defined]
+    payload, stamp, signature = good.rsplit(".", 2)
+    content = serializer.loads(good)
+    plain = base64_encode(json.dumps(content)).decode()
     assert holds(serializer.dumps(content)), "this is how the service makes one"
     visitor = serializer.dumps({"csrf_token": "1"}).rsplit(".", 2)
     key = app.secret_key or ""
@@ -113,6 +118,7 @@ def test_nobody_makes_a_session_without_the_key(
         "another key": URLSafeTimedSerializer("x" * 43, "cookie-session", signer=TimestampSigner).dumps(content),
         "another purpose": URLSafeTimedSerializer(key, "app.files").dumps(content),
         "the name as a number": serializer.dumps(content | {"_user_id": 1}),
+        "what the database holds": serializer.dumps(content | {"_user_id": digest(content["_user_id"])}),
         "the number of the account": serializer.dumps(content | {"_user_id": str(user.id)}),
     }
     assert [name for name, cookie in made.items() if holds(cookie)] == []
@@ -121,20 +127,27 @@ def test_nobody_makes_a_session_without_the_key(
 def test_a_session_ends_some_time_after_login_however_often_it_is_used(
     make_app: Callable[..., Flask], user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client: Any = make_app(APP_SECURITY__SESSION_LIFETIME=str(10 * DAY)).test_client()
+    app = make_app(APP_SECURITY__SESSION_LIFETIME=str(10 * DAY))
+    client: Any = app.test_client()
     start = time.time()
 
     def on_day(days: float) -> bool:
         monkeypatch.setattr(time, "time", lambda: start + days * DAY)
-        # A message for the next page is kept in the cookie, which is signed again with the time of now.
-        client.submit("/picture/remove", page="/picture")
+        with transaction(app) as session:
+            session.execute(update(UserSession).values(created=utc_now() - timedelta(days=days)))
         return is_logged_in(client)
 
     client.log_in("ada")
-    assert all(on_day(day) for day in (1, 5, 9, 9.99))
-    monkeypatch.setattr(time, "time", lambda: start + 10.01 * DAY)
-    assert not is_logged_in(client)
+    for day in (1, 5, 9, 9.99):
+        assert on_day(day)
+        # A message for the next page is kept in the cookie, which is signed again with the time of now.
+        client.submit("/picture/remove", page="/picture")
+    assert not on_day(10.01)
     client.log_in("ada")
     assert is_logged_in(client)
     monkeypatch.setattr(time, "time", lambda: start + 21 * DAY)
     assert not is_logged_in(client), "a cookie that was not used for as long"
+    with transaction(app):
+        remove_old_sessions("")
+    with transaction(app) as session:
+        assert session.query(UserSession).count() == 1

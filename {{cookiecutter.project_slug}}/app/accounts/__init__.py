@@ -1,7 +1,8 @@
-"""Accounts: registration, login, profiles with pictures, and the commands of `main.py user`."""
+"""Accounts: registration, login, profiles with pictures, pages to look after one, and the commands `main.py user`."""
 
 from flask import Flask
 
+from app.accounts import account
 from app.accounts.commands import user
 from app.accounts.models import User
 from app.accounts.views import blueprint
@@ -11,4 +12,5 @@ __all__ = ["User", "register"]
 
 def register(app: Flask) -> None:
     app.register_blueprint(blueprint)
+    app.register_blueprint(account.blueprint)
     app.cli.add_command(user)

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from werkzeug.datastructures import MultiDict
 
 from app.accounts.forms import RegisterForm
-from app.accounts.models import User, find_user, new_session_key
+from app.accounts.models import User, find_user
 from app.accounts.passwords import hash_password
+from app.accounts.sessions import end_sessions
 from app.audit import audit
 from app.command_line import as_json, print_rows
 from app.services import transaction
@@ -47,7 +48,8 @@ def password(name: str) -> None:
     _, hashed = _ask_for_password(found.username, found.email, "password")
     with transaction(current_app):
         account = _find(name)
-        account.password_hash, account.session_key = hashed, new_session_key()
+        account.password_hash = hashed
+        end_sessions(account)
     _report("user.password", account, "has a new password and is logged out everywhere")
 
 

@@ -1,14 +1,17 @@
-"""Jobs for profile pictures."""
+"""Jobs for profile pictures, for mails with links, and for sessions."""
 
 from typing import Any
 
 import dramatiq
 import svcs
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from app.accounts.links import new_token
 from app.accounts.models import User
 from app.accounts.pictures import UnusablePicture, small_picture
+from app.accounts.sessions import UserSession, is_current
+from app.mail import MailRefused, send_mail
 from app.removals import remove_later, remove_unnamed
 from database.schedule import scheduled
 from storage import NotFound
@@ -64,3 +67,26 @@ def remove_abandoned_uploads(_slot: str) -> None:
     """Remove the uploads that no user waits for; the others are kept, however long no worker has run."""
     awaited = svcs.flask.get(Session).scalars(select(User.picture_upload).where(User.picture_upload.is_not(None)))
     remove_unnamed("default", UPLOADS, {f"{UPLOADS}/{upload}" for upload in awaited})
+
+
+@dramatiq.actor(max_retries=10, throws=MailRefused)
+def mail_confirmation(user_id: int, address: str) -> None:
+    """Send a link that makes the address the user's own."""
+    if user := svcs.flask.get(Session).get(User, user_id):
+        token = new_token("confirm", user, address)
+        send_mail(address, "accounts/mail/confirm", user=user, address=address, token=token)
+
+
+@dramatiq.actor(max_retries=10, throws=MailRefused)
+def mail_reset(address: str) -> None:
+    """Send a link to a new password to each account that has confirmed the address, as it is written there."""
+    confirmed = func.lower(User.email) == func.lower(address), User.email_confirmed.is_not(None)
+    for user in svcs.flask.get(Session).scalars(select(User).where(*confirmed).limit(10)).all():
+        send_mail(user.email, "accounts/mail/reset", user=user, token=new_token("reset", user, user.email))
+
+
+@scheduled("20 3 * * *")
+@dramatiq.actor
+def remove_old_sessions(_slot: str) -> None:
+    """Delete the sessions that have had their time."""
+    svcs.flask.get(Session).execute(delete(UserSession).where(~is_current()))

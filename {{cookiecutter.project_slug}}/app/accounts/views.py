@@ -2,21 +2,20 @@
 
 import secrets
 import shutil
-import time
 from datetime import timedelta
-from hashlib import sha256
 
 import svcs
 from flask import Blueprint, abort, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import current_user, login_required, login_user, logout_user
+from flask_login import current_user, login_required, logout_user
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.accounts.forms import LoginForm, PictureForm, RegisterForm
-from app.accounts.jobs import UPLOADS, make_picture
-from app.accounts.models import User, find_user, new_session_key
+from app.accounts.jobs import UPLOADS, mail_confirmation, make_picture
+from app.accounts.models import User, find_user
 from app.accounts.passwords import check_password, hash_password
+from app.accounts.sessions import KNOWN, digest, end_sessions, is_this, start_session
 from app.audit import audit
 from app.extensions import accepts_files, login_manager, rate_limited
 from app.removals import remove_later
@@ -25,8 +24,6 @@ from storage.disks import Disks
 
 blueprint = Blueprint("accounts", __name__, template_folder="templates")
 login_manager.login_view = "accounts.login"
-# In the session, which outlives a logout: the account that this browser was logged in to last.
-KNOWN = "known"
 
 
 @blueprint.route("/register", methods=["GET", "POST"])
@@ -46,9 +43,10 @@ def register() -> ResponseReturnValue:
     except IntegrityError:
         form.username.errors = ["This name is taken."]
         return render_template("accounts/register.html", form=form), 422
-    _start_session(user)
+    start_session(user)
+    mail_confirmation.send(user.id, user.email)
     audit("user.register")
-    flash(f"Welcome, {user.username}.")
+    flash(f"Welcome, {user.username}. Please follow the link in the mail to {user.email}.")
     return redirect(url_for("index"))
 
 
@@ -57,8 +55,7 @@ def wanted_account() -> str:
 
     So its owner gets in while others guess (OWASP: device cookies). It is a hash, because the text may be anything.
     """
-    name = request.form.get("username", "").strip().lower()
-    hashed = sha256(name.encode(errors="replace")).hexdigest()
+    hashed = digest(request.form.get("username", "").strip().lower())
     return f"{hashed} known" if session.get(KNOWN) == hashed else hashed
 
 
@@ -78,7 +75,7 @@ def login() -> ResponseReturnValue:
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
     following = session.get("next") or url_for("index")
-    _start_session(user)
+    start_session(user)
     audit("user.login")
     return redirect(following)
 
@@ -86,10 +83,10 @@ def login() -> ResponseReturnValue:
 @blueprint.route("/logout", methods=["GET", "POST"])
 @login_required
 def logout() -> ResponseReturnValue:
-    """Ask, then end all sessions of the user: a copy of the cookie is worthless afterwards."""
+    """Ask, then end the session: a copy of the cookie is worthless afterwards."""
     if request.method != "POST":
         return render_template("accounts/logout.html")
-    current_user.session_key = new_session_key()
+    end_sessions(current_user, is_this())
     audit("user.logout")
     known = session.get(KNOWN)
     logout_user()
@@ -141,12 +138,3 @@ def remove_picture() -> ResponseReturnValue:
 def picture_url(user: User) -> str:
     """A link to the picture of a user who has one, valid for a day."""
     return svcs.flask.get(Disks)["media"].url(user.picture or "", expires=timedelta(days=1))
-
-
-def _start_session(user: User) -> None:
-    """Log in with a fresh session that carries nothing over from before (OWASP: session fixation)."""
-    session.clear()
-    session.permanent = True
-    session["since"] = time.time()
-    session[KNOWN] = sha256(user.username.encode()).hexdigest()
-    login_user(user)

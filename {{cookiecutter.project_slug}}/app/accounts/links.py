@@ -1,0 +1,41 @@
+"""Links in mails, which prove that somebody reads what is sent to an address. Each works once, and for a while."""
+
+import hashlib
+
+import svcs
+from flask import abort, current_app
+from itsdangerous import BadData, URLSafeTimedSerializer
+from sqlalchemy.orm import Session
+
+from app.accounts.models import User
+from app.accounts.sessions import digest
+
+# Seconds that a link works, by what it is for.
+LIFETIMES = {"confirm": 24 * 3600, "reset": 3600}
+
+
+def new_token(purpose: str, user: User, address: str) -> str:
+    """What such a link ends with. It holds a digest of what its use changes, which therefore ends it."""
+    return _serializer(purpose).dumps([user.id, address, _state(user)])
+
+
+def read_token(purpose: str, token: str, *, lock: bool) -> tuple[User, str]:
+    """The account and the address of a link; 403 for one that is not valid any more."""
+    try:
+        user_id, address, state = _serializer(purpose).loads(token, max_age=LIFETIMES[purpose])
+    except BadData:
+        user_id = address = state = None
+    user = user_id and svcs.flask.get(Session).get(User, user_id, with_for_update=lock, populate_existing=True)
+    if not user or state != _state(user):
+        abort(403, "This link has been used, is too old, or is not whole. Please ask for a new one.")
+    return user, address
+
+
+def _state(user: User) -> str:
+    return digest((user.password_hash, user.email, user.email_confirmed))[:32]
+
+
+def _serializer(purpose: str) -> URLSafeTimedSerializer:
+    keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
+    digest_method = {"digest_method": hashlib.sha256}
+    return URLSafeTimedSerializer(keys, salt=f"app.accounts.{purpose}", signer_kwargs=digest_method)
