@@ -61,7 +61,9 @@ def test_only_a_whole_link_works_for_its_own_purpose(
     made += [f"{payload[:-4]}AAAA.{stamp}.{signature}", f".{token}", f"{token}%00", f"{token}%0A"]
     assert [token for token in made if works(app, f"{head}/{token}")] == []
     assert not works(make_app(APP_APP__SECRET_KEY="y" * 40), good)
-    assert works(make_app(APP_APP__SECRET_KEY="y" * 40, APP_APP__SECRET_KEY_FALLBACKS=f'["{settings.app.secret_key}"]'), good)
+    assert works(
+        make_app(APP_APP__SECRET_KEY="y" * 40, APP_APP__SECRET_KEY_FALLBACKS=f'["{settings.app.secret_key}"]'), good
+    )
 
 
 def test_a_link_ends_with_what_it_was_made_for(app: Flask, ada: Any, user: User) -> None:

@@ -25,7 +25,7 @@ Found = dict[str, tuple[str, str]]
 @pytest.fixture
 def folder(tmp_path: Path, migrated_database: Path, monkeypatch: pytest.MonkeyPatch) -> AppDir:
     """An installation for development, without a worker."""
-    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "PORT", "FLASK_DEBUG"):
+    for name in ("SECRET_KEY", "DATABASE_URL", "QUEUE_URL", "STORAGE_URL", "MAIL_URL", "PORT", "FLASK_DEBUG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("APP_ENV", "development")
     monkeypatch.setenv("APP_DIR", str(tmp_path / "app"))
@@ -154,3 +154,10 @@ def test_root_checks_as_the_owner_of_the_data(folder: AppDir, monkeypatch: pytes
     os.chown(folder.data, 65534, 65534)
     run()
     assert became[0] == 65534
+
+
+def test_a_mail_server_that_is_away_is_found(folder: AppDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAIL_URL", "smtp://127.0.0.1:1")
+    mark, detail = results()["mail"]
+    assert mark == "FAILED"
+    assert detail.endswith("Connection refused; see where: `python main.py config show`")
