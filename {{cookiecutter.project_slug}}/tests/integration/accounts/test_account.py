@@ -137,7 +137,7 @@ def test_each_session_is_listed_and_can_be_ended_by_its_owner(
         browser.log_in(name)  # type: ignore[attr-defined]
     page = logged_in.get("/account")
     assert page_problems(page) == []
-    assert page.text.count("this one") == 1
+    assert page.text.count("this session") == 1
     assert "&lt;b&gt;Phone xxx" in page.text
     [_, ending] = re.findall(r'action="(/account/sessions/\d+/end)"', page.text)
     graces.submit(ending, page="/logout")  # type: ignore[attr-defined]
