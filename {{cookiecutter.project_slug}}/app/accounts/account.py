@@ -48,8 +48,9 @@ def show() -> ResponseReturnValue:
 @login_required
 def end(session_id: int | None) -> ResponseReturnValue:
     """End one session, or all but this one."""
-    end_sessions(current_user, UserSession.id == row_number(session_id) if session_id else ~is_this())
-    flash("The session is ended." if session_id else "All other sessions are ended.")
+    which = ~is_this() if session_id is None else UserSession.id == row_number(session_id)
+    end_sessions(current_user, which)
+    flash("The sessions are ended." if session_id is None else "The session is ended.")
     return redirect(url_for("account.show"))
 
 

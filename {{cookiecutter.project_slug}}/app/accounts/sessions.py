@@ -65,7 +65,7 @@ def is_current() -> ColumnElement[bool]:
 
 def is_this() -> ColumnElement[bool]:
     """Whether a session is that of the running request."""
-    return UserSession.key_hash == digest(session["_user_id"])
+    return UserSession.key_hash == digest(session.get("_user_id"))
 
 
 def digest(text: object) -> str:

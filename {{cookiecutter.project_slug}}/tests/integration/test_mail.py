@@ -1,10 +1,12 @@
 """Mails that jobs send, where there is no mail server, and where it is away."""
 
 import mailbox
+import smtplib
 from collections.abc import Callable
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 from flask import Flask
@@ -47,6 +49,20 @@ def test_a_mail_has_a_subject_a_text_and_html(send: Callable[..., None], setting
 def test_a_server_that_is_away_is_an_error_that_a_job_is_retried_for(send: Callable[..., None], url: str) -> None:
     with pytest.raises(ConnectionRefusedError, match="refused"):
         send("grace@example.org", MAIL_URL=url)
+
+
+@pytest.mark.parametrize(("code", "error"), [(450, smtplib.SMTPRecipientsRefused), (550, MailRefused)])
+def test_what_the_server_refuses_for_good_is_told_apart(
+    send: Callable[..., None], monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    server = create_autospec(smtplib.SMTP, instance=True)
+    server.__enter__.return_value = server
+    server.send_message.side_effect = smtplib.SMTPRecipientsRefused({"grace@example.org": (code, b"no")})
+    monkeypatch.setattr(smtplib, "SMTP", lambda *_, **__: server)
+    with pytest.raises(error, match="no"):
+        send("grace@example.org", MAIL_URL="smtp://ada:p%40ss@127.0.0.1")
+    server.starttls.assert_called_once()
+    server.login.assert_called_once_with("ada", "p@ss")
 
 
 @pytest.mark.parametrize("to", ["grace@example.org\nBcc: ada@example.org", "nobody", ""])
