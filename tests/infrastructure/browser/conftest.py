@@ -20,8 +20,8 @@ def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if not program:
         pytest.skip("needs chromium: apt install chromium")
-    # Its sandbox refuses to work for root, and what imitates a graphics card takes a quarter of the time.
-    options = ["--disable-gpu", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    # Its sandbox refuses to work for root.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=options)
         yield browser
@@ -53,12 +53,12 @@ def page(browser: Browser, address: str, scripts: bool) -> Iterator[Page]:
 
     def listen(message: ConsoleMessage) -> None:
         # A page that answers with 404 or 422 is one, too; what is missing in a page has another address.
-        if message.type == "error" and message.location["url"] != page.url:
+        if message.type == "error" and message.location["url"] != tab.url:
             complaints.append(message.text)
 
     with browser.new_context(base_url=address, java_script_enabled=scripts) as context:
-        page = context.new_page()
-        page.on("console", listen)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
+        tab = context.new_page()
+        tab.on("console", listen)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        yield tab
     assert complaints == []
