@@ -53,7 +53,8 @@ def page(browser: Browser, address: str, scripts: bool) -> Iterator[Page]:
 
     def listen(message: ConsoleMessage) -> None:
         # A page that answers with 404 or 422 is one, too; what is missing in a page has another address.
-        if message.type == "error" and message.location["url"] != tab.url:
+        is_answer = message.text.startswith("Failed to load") and message.location["url"] == tab.url
+        if message.type == "error" and not is_answer:
             complaints.append(message.text)
 
     with browser.new_context(base_url=address, java_script_enabled=scripts) as context:
