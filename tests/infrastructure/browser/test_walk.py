@@ -40,7 +40,8 @@ def test_no_page_has_a_fault_on_any_screen(page: Page, service: Service, client:
     service.app.jinja_env.loader = ChoiceLoader([DictLoader(links), loader])
     service.app.add_url_rule("/broken", "broken", broken)
     service.app.config["PROPAGATE_EXCEPTIONS"] = False
-    found = {name: wrong for name in walk(Hand(page), service) if (wrong := faults(page))}
+    hand = Hand(page)
+    found = {name: wrong for name in walk(hand, service) if (wrong := faults(page))}
     for path, heading in {"/nowhere": "Not Found", "/broken": "Internal Server Error"}.items():
         page.goto(path)
         expect(page.get_by_role("heading")).to_have_text(heading)
@@ -48,8 +49,9 @@ def test_no_page_has_a_fault_on_any_screen(page: Page, service: Service, client:
     for _ in range(10):
         client.log_in("nobody", "no idea")
     page.goto("/login")
-    page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading")).to_have_text("Too Many Requests")
+    # Another minute may begin, whose limit is not reached.
+    while page.get_by_role("heading").inner_text() != "Too Many Requests":
+        hand.press("Log in")
     found |= {"too many": wrong} if (wrong := faults(page)) else {}
     assert found == {}
 
