@@ -66,6 +66,10 @@ FOCUS = """target => {
 class Keyboard(Hand):
     """The same with nothing but the keyboard, by the order of Tab, in which each focus is seen below the last one."""
 
+    def __post_init__(self) -> None:
+        # From here on, Playwright has the dialogs of files. One that is asked for only as it opens can be missed.
+        self.page.on("filechooser", lambda _: None)
+
     def click(self, target: Locator) -> None:
         self.reach(target)
         self.page.keyboard.press("Enter")
