@@ -20,6 +20,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest tests first, so that nothing waits for one of them in the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -21,12 +21,15 @@ cp --archive /opt/packages/. "$2/lib"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these where a machine can run; where they must, fail if it cannot."""
-    if reason := what_is_missing():
-        if "REQUIRE_MACHINE" in os.environ:
-            raise pytest.UsageError(reason)
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
+    """Run these where a machine can run, in one process and so in one machine; where they must, fail if it cannot."""
+    reason = what_is_missing()
+    if reason and "REQUIRE_MACHINE" in os.environ:
+        raise pytest.UsageError(reason)
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.long)
+            item.add_marker(pytest.mark.xdist_group("machine"))
+            if reason:
                 item.add_marker(pytest.mark.skip(reason))
 
 

@@ -1,5 +1,6 @@
 """Real servers, which tests are skipped without, and the project where every user can read it."""
 
+import os
 import secrets
 import shutil
 import signal
@@ -18,6 +19,19 @@ needs_blog = pytest.mark.skipif("blog" not in feature_names(), reason="needs app
 # A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each processor: most tests wait for a server, a lock or another process."""
+    return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process run all tests of a server that starts slowly."""
+    for item in items:
+        for name in ("rabbitmq", "browser"):
+            if name in item.nodeid or any(name in fixture for fixture in getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")
