@@ -59,10 +59,9 @@ def follow_how_to(project: Path) -> None:
     page = (project / "docs/how-to.md").read_text()
     apply_how_to(project)
     run(project, "make format")
-    commands = re.compile(r"make (feature|setup)|perl |\.venv/bin/python main\.py (db|schedule)")
-    printed = {
-        command: run(project, command) for command in commands_of(project / "docs/how-to.md") if commands.match(command)
-    }
+    these = re.compile(r"make (feature|setup)|perl |\.venv/bin/python main\.py (db|schedule)")
+    commands = dict.fromkeys(filter(these.match, commands_of(project / "docs/how-to.md")))
+    printed = {command: run(project, command) for command in commands}
 
     assert len(list((project / "database/versions/notes").glob("*.py"))) == 1
     for schedule in ("remove_old_notes", "write_list"):
