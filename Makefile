@@ -30,7 +30,7 @@ quick: $(PROJECT_VENV)/ready ## Run what is enough while you edit: bake all choi
 test: lint test-template test-infrastructure ## Run all tests
 
 test-template: $(PROJECT_VENV)/ready ## Run the tests of questions, hooks, output and READMEs (ARGS: for pytest)
-	MYPY_CACHE_DIR='$(MYPY_CACHE)' $(VENV)/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	MYPY_CACHE_DIR='$(MYPY_CACHE)' $(VENV)/bin/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's infrastructure in a baked project (ARGS: for pytest)
 	rm -rf build/infrastructure
@@ -39,7 +39,7 @@ test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's inf
 	cd build/infrastructure/$(SLUG) && \
 	  MYPY_CACHE_DIR='$(MYPY_CACHE)' $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
 	cd build/infrastructure/$(SLUG) && \
-	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder tests/infrastructure \
+	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist loadscope --no-loadscope-reorder tests/infrastructure \
 	  $(or $(ARGS),--cov=config --cov=database --cov=storage --cov=backup)
 
 pictures: $(PROJECT_VENV)/ready ## Draw what the README shows: docs/pictures/

@@ -10,9 +10,23 @@ from pathlib import Path
 
 import pytest
 from baking import TEMPLATE, Bake, generate, not_offered
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives the tests of deploys to one process, which has one machine, and any other to the next that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machine" if "deploy/" in nodeid else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """How tests are distributed."""
+    return Scheduling(config, log)
 
 
 def pytest_xdist_auto_num_workers() -> int:

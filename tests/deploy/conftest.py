@@ -20,17 +20,14 @@ cp --archive /opt/packages/. "$2/lib"
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these where a machine can run, in one process and so in one machine; where they must, fail if it cannot."""
-    reason = what_is_missing()
-    if reason and "REQUIRE_MACHINE" in os.environ:
-        raise pytest.UsageError(reason)
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.long)
-            item.add_marker(pytest.mark.xdist_group("machine"))
-            if reason:
-                item.add_marker(pytest.mark.skip(reason))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Run these where a machine can run; where they must, fail if it cannot."""
+    if Path(__file__).parent in item.path.parents:
+        item.add_marker(pytest.mark.long)
+        if reason := what_is_missing():
+            if "REQUIRE_MACHINE" in os.environ:
+                raise pytest.UsageError(reason)
+            item.add_marker(pytest.mark.skip(reason))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from config import ROOT, feature_names
 from tests.infrastructure.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
@@ -26,12 +28,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * (os.cpu_count() or 1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process run all tests of a server that starts slowly."""
-    for item in items:
-        for name in ("rabbitmq", "browser"):
-            if name in item.nodeid or any(name in fixture for fixture in getattr(item, "fixturenames", ())):
-                item.add_marker(pytest.mark.xdist_group(name))
+class Scheduling(LoadScopeScheduling):
+    """Gives tests of a server that starts slowly to one process, and each other test to the next that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((name for name in ("rabbitmq", "browser") if name in nodeid), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """How tests are distributed."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
