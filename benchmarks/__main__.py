@@ -73,8 +73,6 @@ def main() -> None:
     wanted = sys.argv[1:] or PARTS
     if unknown := set(wanted) - set(PARTS):
         sys.exit(f"{min(unknown)}: unknown; expected some of {', '.join(PARTS)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     results, measured = Results(TEMPLATE / "docs/benchmarks", PARTS), here_and_now()
     for part in wanted:
         results.renew(part, [replace(row, measured=row.measured or measured) for row in rows_of(part)])
@@ -84,4 +82,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # What was started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

@@ -23,7 +23,7 @@ QUIET = 3.0
 # Milliseconds, beside twice the p99 of quiet times.
 PAUSE = 100.0
 
-SLOWEST = Row("Slowest request while a release is switched", "ms", 1, beside="2 x p99 + 100 ms")
+SLOWEST = Row("Slowest request while a release is switched", "ms", 1, beside="the limit, 2 x p99 + 100 ms")
 FAILED = Row(f"Failed of {REQUESTS:,} requests beside switches", "failed", 0)
 ROWS = (SLOWEST, FAILED)
 

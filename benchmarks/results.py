@@ -1,6 +1,7 @@
 """Where the rows go: results.json for the next run, results.md and results.svg for people."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,15 +9,15 @@ from xml.sax.saxutils import escape
 
 from benchmarks.rows import Row
 
-HEADER = ("", "ours", "reference", "ratio", "promised", "", "run")
+HEADER = ("", "ours", "reference", "ratio", "goal", "", "run")
 ABOUT = """# What is promised, and what was measured
 
 `make bench` measures and writes this page. A ratio is ours beside the reference, measured in turns in one run.
 
 """
 # Pixels.
-WIDTH, LINE, TOP = 1000, 24, 96
-BARS, LIMIT, END = 420, 620, 700
+WIDTH, LINE, TOP = 1080, 24, 72
+BARS, LIMIT, END = 370, 530, 610
 CHART = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
 <title>{title}</title>
@@ -84,14 +85,15 @@ class Results:
     def chart(self) -> str:
         """A bar for each row: how much of what is allowed was needed."""
         rows, runs = self.rows, self.runs
-        met = sum(row.verdict == "met" for row in rows)
-        title = f"{met} of {len(rows)} promises met"
+        verdicts = Counter(row.verdict for row in rows)
+        others = "".join(f", {verdicts[name]} {name}" for name in ("missed", "not measured") if verdicts[name])
+        title = f"{verdicts['met']} of {len(rows)} goals met{others}"
         top = TOP + 16 * len(runs)
         height = top + LINE * len(rows) + 12
         content = [
             _text(16, 32, title, "title"),
             *(_text(16, 52 + 16 * number, f"[{number + 1}] {run}", "quiet") for number, run in enumerate(runs)),
-            _text(LIMIT, top - 14, "all that is allowed", "quiet", "middle"),
+            _text(LIMIT, top - 14, "the goal", "quiet", "middle"),
             _text(BARS, top - 14, "shorter is better", "quiet"),
         ]
         for number, row in enumerate(rows):
@@ -117,28 +119,25 @@ def _number(value: float) -> str:
 def _cells(row: Row) -> Sequence[str]:
     """What the row is, as a line of a table."""
     if row.ours is None:
-        return row.what, "", row.beside, "", _promise(row), "not measured"
+        return row.what, "", row.beside, "", _goal(row), row.verdict
     reference = f"{_number(row.reference)}: {row.beside}" if row.reference is not None else ""
     ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
-    return row.what, f"{_number(row.ours)} {row.unit}", reference, ratio, _promise(row), row.verdict
+    return row.what, f"{_number(row.ours)} {row.unit}", reference, ratio, _goal(row), row.verdict
 
 
-def _promise(row: Row) -> str:
-    """What has to be reached."""
-    if not row.goal:
-        return "none"
-    return f"at {'least' if row.higher else 'most'} {_number(row.goal)} {'x' if row.beside else row.unit}"
+def _goal(row: Row) -> str:
+    return f"at {'least' if row.higher else 'most'} {_number(row.goal)}{' x' if row.beside else ''}"
 
 
 def _bar(row: Row, y: int, run: str) -> list[str]:
-    """A row of the chart. What is more than the limit is in words, too, because not everybody sees the colours."""
+    """A row of the chart. What is missed says so in words, too: not everybody sees the colours."""
     label = f"{row.what} {run}".strip()
     if row.used is None:
-        return [_text(16, y + 14, label), _text(END, y + 14, "not measured", "quiet")]
+        return [_text(16, y + 14, label), _text(END, y + 14, row.verdict, "quiet")]
     length = max(2, min((LIMIT - BARS) * row.used, END - BARS - 10))
-    found = f"{row.judged:.2f} x" if row.beside else f"{_number(row.judged or 0)} {row.unit}"
+    found = f"{row.ratio:.2f} x {row.beside}" if row.beside else f"{_number(row.ours or 0)} {row.unit}"
     missed = row.verdict == "missed"
-    text = f"{'missed: ' if missed else ''}{found}, promised {_promise(row)}"
+    text = f"{'missed: ' if missed else ''}{found}; {_goal(row)}"
     return [
         _text(16, y + 14, label),
         f'<rect class="{row.verdict}" x="{BARS}" y="{y + 3}" width="{length:.0f}" height="14" rx="2"/>',

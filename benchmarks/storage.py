@@ -69,7 +69,7 @@ class Ours:
 # How many files of how many pieces.
 CASES = {"1 kB": (1000, 1, KILOBYTE), "256 MB": (7, 256, MEGABYTE)}
 SPEEDS = {
-    (does, size): Row(f"Storage {does} files of {size}", "a second", 0.9, beside="plain os calls, as safe", higher=True)
+    (does, size): Row(f"Storage {does} files of {size}", "files/s", 0.9, beside="plain os calls, as safe", higher=True)
     for size in CASES
     for does in ("writes", "reads")
 }

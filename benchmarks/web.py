@@ -24,16 +24,16 @@ from benchmarks.rows import NotMeasuredError, Row, rounds
 
 REFERENCE = TEMPLATE / "benchmarks/reference"
 HOST = "127.0.0.1"
-ROUNDS = 11
+ROUNDS = 9
 SECONDS = 2
 PATIENCE = 60
 FEW, MANY = 1_000, 1_000_000
 
 IMPORT = Row("Importing web", "ms of CPU", 1.6, beside="flask, sqlalchemy.orm")
-DUTIFUL = Row("Blog index, as a whole service", "a second", 0.9, beside="Flask + sqlite3, same duties", higher=True)
-BARE = Row("Blog index, beside one without duties", "a second", 0.7, beside="Flask + sqlite3, bare", higher=True)
-MILLION = Row("Blog index at 1,000,000 posts", "ms", 1.2, beside="1,000 posts")
-EMPTY = Row("Empty page, more than bare Flask takes", "µs of CPU", 250)
+DUTIFUL = Row("Blog index", "requests/s", 0.9, beside="Flask + sqlite3, same duties", higher=True)
+BARE = Row("Blog index, beside a bare application", "requests/s", 0.7, beside="Flask + sqlite3, no duties", higher=True)
+MILLION = Row("Blog index at 1,000,000 posts", "ms", 1.2, beside="that at 1,000 posts")
+EMPTY = Row("Empty page: more CPU than bare Flask takes", "µs", 250)
 ROWS = (IMPORT, DUTIFUL, BARE, MILLION, EMPTY)
 
 # The service with an empty page; gunicorn serves it instead of web.py.

@@ -1,13 +1,17 @@
 """What `make bench` writes of rows that are met, missed, and not measured."""
 
 import json
+import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from benchmarks import __main__ as command
 from benchmarks.results import Results
-from benchmarks.rows import Row
+from benchmarks.rows import NotMeasuredError, Row
 
 FAST = Row("Pages <a second>", "pages", 0.9, beside="a & b", higher=True, measured="today").compared(
     [90, 97], [90, 100]
@@ -42,7 +46,7 @@ def test_each_row_is_in_table_json_and_chart_with_its_verdict(tmp_path: Path) ->
     assert lines[2:] == [
         ["Pages <a second>", "93.5 pages", "95: a & b", "0.98 x", "at least 0.9 x", "met", "1"],
         ["Slow", "20 ms", "10: fast", "2.00 x", "at most 1.6 x", "missed", "1"],
-        ["Lost", "", "", "", "none", "not measured", "1"],
+        ["Lost", "", "", "", "at most 0", "not measured", "1"],
     ]
     assert "Lost: needs wrk" in (tmp_path / "results.md").read_text()
 
@@ -55,8 +59,13 @@ def test_each_row_is_in_table_json_and_chart_with_its_verdict(tmp_path: Path) ->
 
     chart = ET.parse(tmp_path / "results.svg").getroot()
     texts = ["".join(element.itertext()) for element in chart.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"1 of 3 promises met", "Pages <a second>", "0.98 x, promised at least 0.9 x", "not measured"} <= {*texts}
-    assert "missed: 2.00 x, promised at most 1.6 x" in texts
+    assert {
+        "1 of 3 goals met, 1 missed, 1 not measured",
+        "Pages <a second>",
+        "0.98 x a & b; at least 0.9 x",
+        "not measured",
+    } <= {*texts}
+    assert "missed: 2.00 x fast; at most 1.6 x" in texts
     [limit] = chart.iter("{http://www.w3.org/2000/svg}line")
     bars = {bar.get("class"): bar for bar in chart.iter("{http://www.w3.org/2000/svg}rect")}
     ends = {name: float(bar.get("x", 0)) + float(bar.get("width", 0)) for name, bar in bars.items()}
@@ -73,3 +82,41 @@ def test_a_run_of_some_parts_renews_these_and_says_when_each_was_measured(tmp_pa
     assert {"[1] today", "[2] tomorrow", "Slow [1]", "Lost [2]"} <= {
         "".join(element.itertext()) for element in ET.fromstring(results.chart()).iter()
     }
+
+
+def test_what_fails_costs_only_its_own_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def incomplete() -> Iterator[Row]:
+        yield FAST
+        raise NotMeasuredError("needs wrk")
+
+    def broken() -> Iterator[Row]:
+        raise RuntimeError(f"{tmp_path} is full")
+
+    parts = {
+        "first": ((FAST, LOST), incomplete),
+        "second": ((SLOW,), broken),
+        "third": ((LOST,), lambda: [LOST.found(0)]),
+    }
+    for name, (rows, measure) in parts.items():
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", SimpleNamespace(ROWS=rows, measure=measure))
+    monkeypatch.setattr(command, "PARTS", tuple(parts))
+    monkeypatch.setattr(command, "TEMPLATE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+
+    assert ended.value.code == "not measured: Lost\nnot measured: Slow"
+    told = capsys.readouterr().err
+    assert "not measured: Lost: needs wrk\n" in told
+    assert f"{tmp_path} is full\n" in told
+    table = (tmp_path / "docs/benchmarks/results.md").read_text()
+    assert [line.split("|")[-3].strip() for line in table.splitlines() if line.startswith("|")][2:] == [
+        "met",
+        "not measured",
+        "not measured",
+        "met",
+    ]
+    assert str(tmp_path) not in table

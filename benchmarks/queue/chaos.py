@@ -15,10 +15,7 @@ DATABASES = ("SQLite", "PostgreSQL")
 JOBS, KILLS, LEASE = 500, 100, 2
 SCHEDULES, HOURS = 50, 20
 LOST = {name: Row(f"Lost of {JOBS} jobs, {KILLS} workers killed, {name}", "lost", 0) for name in DATABASES}
-SLOTS = {
-    name: Row(f"Double or missed of {SCHEDULES * HOURS:,} slots, schedulers killed, {name}", "wrong", 0)
-    for name in DATABASES
-}
+SLOTS = {name: Row(f"Double or missed of {SCHEDULES * HOURS:,} slots, {name}", "wrong", 0) for name in DATABASES}
 ROWS = (*LOST.values(), *SLOTS.values())
 
 

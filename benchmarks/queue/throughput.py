@@ -22,7 +22,7 @@ ROUNDS = 7
 STOCK = "Dramatiq + Redis"
 WORKER = ("-m", "dramatiq", "benchmarks.queue.actors", "--processes", "1", "--threads", "4")
 ROWS_OF = {
-    name: Row(f"Jobs that do nothing, queue in {name}", "a second", goal, beside=STOCK, higher=True)
+    name: Row(f"Jobs that do nothing, on {name}", "jobs/s", goal, beside=STOCK, higher=True)
     for name, goal in {"SQLite": 2, "PostgreSQL": 1.5, "Redis": 0.95}.items()
 }
 ROWS = tuple(ROWS_OF.values())
