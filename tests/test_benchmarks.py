@@ -96,7 +96,7 @@ def test_what_fails_costs_only_its_own_rows(
 
     parts = {
         "first": ((FAST, LOST), incomplete),
-        "second": ((SLOW,), broken),
+        "second": ((Row("Slow", "ms", 1.6),), broken),
         "third": ((LOST,), lambda: [LOST.found(0)]),
     }
     for name, (rows, measure) in parts.items():
