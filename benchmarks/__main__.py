@@ -62,9 +62,7 @@ def rows_of(part: str) -> Iterator[Row]:
         # What it says may hold paths of this machine, so that it is not for the file.
         why = f"it failed: {type(error).__name__}"
         print("", *str(error).splitlines()[-5:], sep="\n  ", file=sys.stderr)
-    for row in left.values():
-        print(f"  not measured: {row.what}: {why}", file=sys.stderr)
-        yield row.without(why)
+    yield from (row.without(why) for row in left.values())
     print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr)
 
 
@@ -77,8 +75,8 @@ def main() -> None:
     for part in wanted:
         results.renew(part, [replace(row, measured=row.measured or measured) for row in rows_of(part)])
     print(results.table())
-    bad = [f"{row.verdict}: {row.what}" for part in wanted for row in results.parts[part] if row.verdict != "met"]
-    sys.exit("\n".join(bad) or None)
+    bad = [row for part in wanted for row in results.parts[part] if row.verdict != "met"]
+    sys.exit("\n".join(f"{row.verdict}: {row.what}{row.why and ': '}{row.why}" for row in bad) or None)
 
 
 if __name__ == "__main__":
