@@ -1,6 +1,6 @@
 """`make pictures`: docs/pictures/, what the README shows of a project with the default answers, drawn by Chromium.
 
-Wide pages are drawn in light colours, narrow ones in dark, as a phone's at night.
+Wide pages are drawn in light colours, narrow ones in dark, as a phone's at night. The project's README shows one, too.
 """
 
 import io
@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, sync_playwright
 
 PICTURES = TEMPLATE / "docs/pictures"
+PROJECT = "{{cookiecutter.project_slug}}"
 PASSWORD = "a loom, a card, a needle"
 SCREENS = {"wide": (1200, 800, "light"), "narrow": (390, 800, "dark")}
 PAGES = {"index": "/", "profile": "/profile/ada", "operations": "/ops"}
@@ -93,6 +94,7 @@ def main() -> None:
         try:
             assert wait_until_ready(process, f"http://127.0.0.1:{port}")
             draw(browser, f"http://127.0.0.1:{port}", project)
+            shutil.copy(PICTURES / "operations-wide.png", TEMPLATE / PROJECT / "docs/operations.png")
         finally:
             browser.close()
             stop(process)

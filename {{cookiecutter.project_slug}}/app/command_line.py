@@ -7,8 +7,6 @@ from datetime import datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from config import printable
 
@@ -20,6 +18,10 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json:
     if as_json:
         click.echo(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2, default=str))
         return
+    # Here, because no process that serves has to print a table.
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*(name.upper() for name in header), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
@@ -29,5 +31,5 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[Any]], *, as_json:
 
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
+        return f"{value:%Y-%m-%d %H:%M:%S %Z}"
     return "-" if value is None else printable(str(value))

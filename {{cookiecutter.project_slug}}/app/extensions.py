@@ -1,20 +1,22 @@
 """Flask extensions that features use by name."""
 
+import functools
 from collections.abc import Callable
 from hmac import compare_digest
 from ipaddress import IPv6Address
+from math import ceil
 from typing import Any, TypeVar
 
 import svcs
 from flask import Flask, abort, flash, redirect, request, session, url_for
-from flask_limiter import Limiter, RouteLimit
 from flask_login import LoginManager, current_user
 from flask_wtf import CSRFProtect
 from sqlalchemy import Engine
+from werkzeug.exceptions import TooManyRequests
 from werkzeug.wrappers import Response
 
 from config import Settings
-from database import rate_limits  # noqa: F401  (makes database:// known to the limiter)
+from database import rate_limits
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -41,15 +43,12 @@ def client() -> str:
 
 
 csrf = CSRFProtect()
-limiter = Limiter(client, storage_uri="database://", headers_enabled=True)
 login_manager = LoginManager()
 
 
 def register(app: Flask) -> None:
-    with app.app_context():
-        app.config["RATELIMIT_STORAGE_OPTIONS"] = {"engine": svcs.flask.get(Engine)}
-    for extension in (csrf, limiter, login_manager):
-        extension.init_app(app)
+    csrf.init_app(app)
+    login_manager.init_app(app)
 
 
 def accepts_files(view: View) -> View:
@@ -58,17 +57,25 @@ def accepts_files(view: View) -> View:
     return view
 
 
-def rate_limited(limit: str | Callable[[], str], key: Callable[[], str] = client) -> RouteLimit:
+def rate_limited(limit: str | Callable[[], str], key: Callable[[], str] = client) -> Callable[[View], View]:
     """Limit how often a client, or what else `key` names, may post to a view.
 
     `limit` is a name in `config/security.yaml`, or returns a text such as "20 per hour" from a feature's own settings.
     """
-    return limiter.limit(
-        limit if callable(limit) else lambda: svcs.flask.get(Settings).security.rate_limits[limit],
-        key_func=key,
-        methods=["POST"],
-        error_message="Too many attempts. Please wait a while, then try again.",
-    )
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if request.method == "POST":
+                allowed = limit() if callable(limit) else svcs.flask.get(Settings).security.rate_limits[limit]
+                if wait := rate_limits.hit(svcs.flask.get(Engine), allowed, f"{request.endpoint} {key()}"):
+                    reason = "Too many attempts. Please wait a while, then try again."
+                    raise TooManyRequests(reason, retry_after=ceil(wait))
+            return view(*args, **kwargs)
+
+        return counted  # type: ignore[return-value]
+
+    return decorate
 
 
 def require_room(used: int, most: int, what: str) -> None:

@@ -4,6 +4,9 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Flask, Response, g, request, session
 
@@ -21,8 +24,7 @@ logger = logging.getLogger("app.request")
 
 def register(app: Flask, settings: Settings) -> None:
     """Attach the hooks. Those after a request run from the last to the first."""
-    # Pages hold what only one user may see; a response that may be kept says so itself, as static files do.
-    headers = [*settings.security.headers.items(), ("Cache-Control", "no-store")]
+    app.wsgi_app = with_headers(app.wsgi_app, settings.security.headers)  # type: ignore[assignment,method-assign]
 
     @app.before_request
     def identify() -> None:
@@ -68,9 +70,7 @@ def register(app: Flask, settings: Settings) -> None:
         return response
 
     @app.after_request
-    def add_headers(response: Response) -> Response:
-        given = {name.lower() for name, _ in response.headers}
-        response.headers.extend(header for header in headers if header[0].lower() not in given)
+    def add_request_id(response: Response) -> Response:
         response.headers["X-Request-ID"] = g.request_id
         return response
 
@@ -85,3 +85,18 @@ def register(app: Flask, settings: Settings) -> None:
                 session.pop("_flashes", None)
                 raise
         return response
+
+
+def with_headers(application: WSGIApplication, headers: Mapping[str, str]) -> WSGIApplication:
+    """Send `headers` with every response that does not set them itself."""
+    # Pages hold what only one user may see; a response that may be kept says so itself, as static files do.
+    added = [(name.lower(), (name, value)) for name, value in (*headers.items(), ("Cache-Control", "no-store"))]
+
+    def call(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        def start(status: str, given: list[tuple[str, str]], *error: Any) -> Callable[[bytes], object]:
+            names = {name.lower() for name, _ in given}
+            return start_response(status, given + [header for name, header in added if name not in names], *error)
+
+        return application(environ, start)
+
+    return call

@@ -1,11 +1,12 @@
 """Counts of rate-limited requests, kept in the database: all processes count together, and a deploy resets nothing."""
 
-from limits.storage import Storage
-from sqlalchemy import Engine, Executable, String, and_, case, delete, exc, not_, select
+from sqlalchemy import Engine, String, and_, case, delete, not_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
-from database.base import Base, database_time, utc_now
+from database.base import Base, database_time
+
+SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
 class RateLimit(Base):
@@ -23,38 +24,24 @@ RUNS = and_(RateLimit.started <= NOW, RateLimit.expires > NOW)
 REMOVE_EXPIRED = delete(RateLimit).where(not_(RUNS))
 
 
-class DatabaseStorage(Storage):
-    """Fixed windows, for Flask-Limiter as `database://`. A hit stays counted when its request is rolled back."""
+def hit(engine: Engine, limit: str, key: str) -> float:
+    """Count a hit in the window that began with the first one. It stays counted when its request is rolled back.
 
-    STORAGE_SCHEME = ["database"]  # noqa: RUF012  (typed by the base class)
-    base_exceptions = exc.SQLAlchemyError
+    Args:
+        engine: the database, of which this takes a connection of its own.
+        limit: a text such as "20 per hour" or "5 per 10 minutes", as the settings have it.
+        key: what is counted, at most 200 characters.
 
-    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, *, engine: Engine) -> None:
-        super().__init__(uri, wrap_exceptions)
-        self.engine = engine
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        dialect = sqlite if self.engine.dialect.name == "sqlite" else postgresql
-        new = dialect.insert(RateLimit).values(key=key, hits=amount, started=NOW, expires=NOW + expiry)
-        old = {"hits": RateLimit.hits + amount, "started": RateLimit.started, "expires": RateLimit.expires}
-        kept = {name: case((RUNS, value), else_=new.excluded[name]) for name, value in old.items()}
-        return int(self._number(new.on_conflict_do_update(index_elements=["key"], set_=kept).returning(RateLimit.hits)))
-
-    def get(self, key: str) -> int:
-        return int(self._number(select(RateLimit.hits).where(RateLimit.key == key, RUNS)))
-
-    def get_expiry(self, key: str) -> float:
-        return self._number(select(RateLimit.expires).where(RateLimit.key == key, RUNS)) or utc_now().timestamp()
-
-    def check(self) -> bool:
-        return self.get("") == 0
-
-    def reset(self) -> None:
-        self._number(delete(RateLimit).returning(RateLimit.hits))
-
-    def clear(self, key: str) -> None:
-        self._number(delete(RateLimit).where(RateLimit.key == key).returning(RateLimit.hits))
-
-    def _number(self, statement: Executable) -> float:
-        with self.engine.begin() as connection:
-            return float(connection.scalar(statement) or 0)
+    Returns:
+        How many seconds are left until the window ends if there were more hits than `limit` allows, otherwise 0.
+    """
+    most, _, *number, unit = limit.split()
+    window = int(number[0] if number else 1) * SECONDS[unit.removesuffix("s")]
+    dialect = sqlite if engine.dialect.name == "sqlite" else postgresql
+    new = dialect.insert(RateLimit).values(key=f"{key} {limit}", hits=1, started=NOW, expires=NOW + window)
+    old = {"hits": RateLimit.hits + 1, "started": RateLimit.started, "expires": RateLimit.expires}
+    kept = {name: case((RUNS, value), else_=new.excluded[name]) for name, value in old.items()}
+    counted = new.on_conflict_do_update(index_elements=["key"], set_=kept)
+    with engine.begin() as connection:
+        hits, left = connection.execute(counted.returning(RateLimit.hits, RateLimit.expires - NOW)).one()
+    return float(left) if hits > int(most) else 0.0

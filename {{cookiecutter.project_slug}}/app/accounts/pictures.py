@@ -12,7 +12,8 @@ import threading
 from contextlib import suppress
 from typing import BinaryIO
 
-from PIL import Image, ImageCms, ImageOps
+# The last one is named, because to find a format that it has not loaded, Pillow imports all that it knows.
+from PIL import Image, ImageCms, ImageOps, WebPImagePlugin  # noqa: F401
 
 # What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}

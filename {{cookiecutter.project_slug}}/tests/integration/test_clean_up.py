@@ -15,7 +15,7 @@ from app.services import transaction
 from database import utc_now
 from database.broker import QueueMessage
 from database.job_counts import JobCount
-from database.rate_limits import DatabaseStorage, RateLimit
+from database.rate_limits import RateLimit, hit
 from database.schedule import SCHEDULES, ScheduleSlot, send_due, send_slot
 
 SCHEDULE = SCHEDULES[remove_expired.actor_name]
@@ -46,12 +46,12 @@ def clean_up(app: Flask, work: Callable[[], int]) -> Callable[[], None]:
 
 def test_rate_limits_that_have_expired_go(app: Flask, clean_up: Callable[[], None]) -> None:
     with app.app_context():
-        storage = DatabaseStorage(engine=svcs.flask.get(Engine))
-    storage.incr("expired", -1)
-    storage.incr("running", 60)
+        engine = svcs.flask.get(Engine)
+    hit(engine, "1 per 0 seconds", "expired")
+    hit(engine, "1 per minute", "running")
     clean_up()
     with transaction(app) as session:
-        assert list(session.scalars(select(RateLimit.key))) == ["running"]
+        assert list(session.scalars(select(RateLimit.key))) == ["running 1 per minute"]
 
 
 def test_old_slots_go(app: Flask, clean_up: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from app.accounts import User
 from app.paging import Page, requested_page
 from app.services import transaction
 
-Show = Callable[[str], Page[User]]
+Show = Callable[[str], Page]
 HUGE = 10**30
 
 
@@ -20,7 +20,7 @@ def show(app: Flask) -> Show:
     with transaction(app) as session:
         session.add_all(User(id=i, username=f"user-{i}", email="-", password_hash="-") for i in range(1, 26))
 
-    def show(query: str) -> Page[User]:
+    def show(query: str) -> Page:
         with app.test_request_context(f"/?{query}"):
             return requested_page(select(User), User.id)
 

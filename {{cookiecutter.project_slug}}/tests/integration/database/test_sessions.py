@@ -12,7 +12,7 @@ from flask_login import login_required
 from sqlalchemy.orm import Session
 
 from app.accounts import User
-from app.extensions import csrf, limiter
+from app.extensions import csrf, rate_limited
 from app.services import transaction
 
 PATIENCE = 20
@@ -41,8 +41,8 @@ def test_a_request_that_has_only_read_holds_nobody_up(app: Flask, client: Any, u
 @pytest.mark.parametrize(
     "decorate",
     [
-        lambda view: limiter.limit("5 per minute")(login_required(view)),
-        lambda view: login_required(limiter.limit("5 per minute")(view)),
+        lambda view: rate_limited(lambda: "5 per minute")(login_required(view)),
+        lambda view: login_required(rate_limited(lambda: "5 per minute")(view)),
     ],
     ids=["limit first", "login first"],
 )
