@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from benchmarks import TEMPLATE
+from benchmarks import PROJECT, TEMPLATE
 from benchmarks.results import Results
 from benchmarks.rows import NotMeasuredError, Row
 
@@ -80,6 +80,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # What was started ends with it.
+    # Parts of the project are measured where they are, some with what the tests have for that.
+    sys.path += [str(PROJECT), str(TEMPLATE / "tests")]
+    sys.dont_write_bytecode = True
+    # SIGTERM ends what was started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

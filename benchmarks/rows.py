@@ -54,7 +54,7 @@ class Row:
         if self.judged is None:
             return None
         small, large = (self.goal, self.judged) if self.higher else (self.judged, self.goal)
-        return small / large if large else float(small > 0) * 2
+        return small / large if large else 2.0 if small else 0.0
 
     @property
     def verdict(self) -> str:
@@ -64,11 +64,11 @@ class Row:
 
 
 class NotMeasuredError(Exception):
-    """Something is missing on this machine, in a line."""
+    """What this machine lacks, in a line."""
 
 
 def rounds(count: int, what: str) -> Iterator[int]:
-    """Numbers from 0, shown to who waits."""
+    """Numbers from 0, and a line that shows how far it is."""
     for number in range(count):
         print(f"\r  {what}: {number + 1} of {count}", end="", file=sys.stderr, flush=True)
         yield number
