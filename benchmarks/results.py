@@ -118,11 +118,12 @@ def _number(value: float) -> str:
 
 def _cells(row: Row) -> Sequence[str]:
     """What the row is, as a line of a table."""
+    goal = _goal(row) if row.beside else f"{_goal(row)} {row.unit}"
     if row.ours is None:
-        return row.what, "", row.beside, "", _goal(row), row.verdict
+        return row.what, "", row.beside, "", goal, row.verdict
     reference = f"{_number(row.reference)}: {row.beside}" if row.reference is not None else ""
     ratio = f"{row.ratio:.2f} x" if row.ratio is not None else ""
-    return row.what, f"{_number(row.ours)} {row.unit}", reference, ratio, _goal(row), row.verdict
+    return row.what, f"{_number(row.ours)} {row.unit}", reference, ratio, goal, row.verdict
 
 
 def _goal(row: Row) -> str:

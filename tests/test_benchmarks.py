@@ -46,7 +46,7 @@ def test_each_row_is_in_table_json_and_chart_with_its_verdict(tmp_path: Path) ->
     assert lines[2:] == [
         ["Pages <a second>", "93.5 pages", "95: a & b", "0.98 x", "at least 0.9 x", "met", "1"],
         ["Slow", "20 ms", "10: fast", "2.00 x", "at most 1.6 x", "missed", "1"],
-        ["Lost", "", "", "", "at most 0", "not measured", "1"],
+        ["Lost", "", "", "", "at most 0 lost", "not measured", "1"],
     ]
     assert "Lost: needs wrk" in (tmp_path / "results.md").read_text()
 
