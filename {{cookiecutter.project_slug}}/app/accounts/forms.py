@@ -49,7 +49,7 @@ class NewPasswordForm(Form):
     """A password for `account`, of which it must not be made."""
 
     password = PasswordField(
-        "New password",
+        "Password",
         render_kw={"autocomplete": "new-password"},
         validators=[DataRequired("Choose a password."), AtMost(LONGEST_PASSWORD)],
     )
@@ -57,6 +57,7 @@ class NewPasswordForm(Form):
     def __init__(self, *arguments: Any, account: User | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.account, self.shortest = account, svcs.flask.get(Settings).security.password_min_length
+        self.password.label.text = "New password" if account else "Password"
         self.password.description = f"At least {self.shortest} characters: a sentence is fine."
 
     def names(self) -> tuple[str, str]:
