@@ -14,7 +14,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
-Limit = Annotated[str, Meta(pattern=r"^\d+ per (\d+ )?(second|minute|hour|day)s?$")]
+Limit = Annotated[str, Meta(pattern=r"^\d+ per ([1-9]\d* )?(second|minute|hour|day)s?$")]
 # A password in it is percent-encoded.
 MailUrl = Annotated[str, Meta(pattern=r"^(smtps?://([^\s/@:]+:[^\s/@:]+@)?(\[[0-9a-f:]+\]|[\w.-]+)(:\d{1,5})?/?)?$")]
 BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[\w.:\[\]-]+(/[\w./~-]*)?)?$")]
