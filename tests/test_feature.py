@@ -71,11 +71,11 @@ def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) 
     project = bake()
     commit(project)
     make(project, "feature", "NAME=bookmarks")
-    make(project, "feature", *(f"{key}={value}" for key, value in LONG.items()))
+    make(project, "feature", *(f"{key}={value}" for key, value in LONG.items()), "API=1")
     make(project, "lint")
     folders = [f"tests/{kind}/{name}" for kind in ("unit", "integration") for name in ("bookmarks", LONG["NAME"])]
     tests = [*folders, "tests/unit/test_features.py", "tests/integration/database"]
-    covered = ("--cov=app/bookmarks", "--cov-fail-under=100")
+    covered = ("--cov=app/bookmarks", f"--cov=app/{LONG['NAME']}", "--cov-fail-under=100")
     gate = run_in(project, PYTHON, "-m", "pytest", "-q", "-n", "2", *tests, *covered)
     assert gate.returncode == 0, gate.stdout
     make(project, "setup")
@@ -93,6 +93,9 @@ def test_a_feature_passes_the_gate_at_once_and_goes_without_a_trace(bake: Bake) 
     assert "Delete app/bookmarks/" in refused.stdout
     assert refused.returncode != 0
     assert (project / "app/bookmarks/views.py").exists()
+    # Nor is the API, while a feature has operations.
+    with pytest.raises(AssertionError, match=f"app/{LONG['NAME']}/api.py"):
+        make(project, "remove-feature", "NAME=api", "ARGS=--yes")
     for name in ("bookmarks", LONG["NAME"]):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
     assert changes(project) == ""

@@ -83,5 +83,8 @@ def test_the_how_tos_make_a_feature_that_passes_the_gate_in_a_renamed_project(ba
     debugging = next(command for command in commands_of(project / "docs/how-to.md") if "flask" in command)
     serve(debugging, project, [*PAGES, "/notes"], {})
     # Nothing else names a feature, so that the rest passes without it.
-    run(project, "make remove-feature NAME=ops ARGS=--yes")
+    for name in ("ops", "api"):
+        run(project, f"make remove-feature NAME={name} ARGS=--yes")
+    refused = run_in(project, ".venv/bin/python", "-m", "scaffold.check_names", "recipes", "recipe", "1")
+    assert refused.stdout == "API=1: app/api/ is not there any more\n"
     run(project, "make ci")

@@ -1,14 +1,16 @@
-"""What goes wrong in an operation is told, and nothing is done twice."""
+"""What goes wrong in an operation is told, and docs/api.md shows calls that work."""
 
 import io
-import threading
+import re
+import shlex
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from flask import Flask
 
+from config import ROOT
 from tests.infrastructure.conftest import needs_blog
 from tests.infrastructure.security.test_hostile_input import BODIES
 
@@ -66,39 +68,20 @@ def test_all_errors_are_for_programs(api: Any) -> None:
         assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
 
 
-@pytest.mark.parametrize("key", ["", "k" * 101])
-def test_a_key_has_a_length(api: Any, key: str) -> None:
-    assert api.post(POSTS, json=TEXT, headers={"Idempotency-Key": key}).status_code == 400
-
-
-def test_what_was_refused_may_be_sent_again_with_its_key(api: Any) -> None:
-    sent = {"headers": {"Idempotency-Key": "k"}}
-    assert api.post(POSTS, json={**TEXT, "title": ""}, **sent).status_code == 422
-    assert api.post(POSTS, json=TEXT, **sent).status_code == 201
-
-
-def test_of_two_requests_at_once_with_one_key_one_is_carried_out(
-    api: Any, app: Flask, token: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    both = threading.Barrier(2, timeout=20)
-
-    def count_posts(_author: int) -> int:
-        both.wait()
-        return 0
-
-    monkeypatch.setattr("app.blog.api.count_posts", count_posts)
-
-    def post(_number: int) -> Any:
-        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k"}
-        return app.test_client().post(POSTS, json=TEXT, headers=headers)
-
-    with ThreadPoolExecutor(2) as threads:
-        first, second = threads.map(post, range(2))
-    assert (first.status_code, first.json) == (second.status_code, second.json) == (201, first.json)
-    assert [post["id"] for post in api.get(POSTS).json] == [first.json["id"]]
-
-
 def test_writing_is_limited_as_on_the_pages(make_app: Callable[..., Flask], token: str) -> None:
     client = make_app(APP_BLOG__POST_LIMIT="2 per hour", APP_BLOG__MOST_POSTS="1").test_client()
     sent = {"json": TEXT, "headers": {"Authorization": f"Bearer {token}"}}
     assert [client.post(POSTS, **sent).status_code for _ in range(3)] == [201, 403, 429]
+
+
+def test_the_calls_that_are_shown_work(app: Flask, token: str) -> None:
+    page = (ROOT / "docs/api.md").read_text().replace("\\\n", "")
+    answers = []
+    for line in re.findall(r"(?m)^curl .*", page):
+        parts = shlex.split(line.replace("$TOKEN", token))
+        options = {name: [value for at, value in pairwise(parts) if at == name] for name in ("-H", "-d")}
+        headers = dict(header.split(": ", 1) for header in options["-H"])
+        method, data = ("POST", options["-d"][0]) if options["-d"] else ("GET", "")
+        path = parts[-1].removeprefix("http://127.0.0.1:8000")
+        answers.append(app.test_client().open(path, method=method, headers=headers, data=data).status_code)
+    assert answers == [200, 201]
