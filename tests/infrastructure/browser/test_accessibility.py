@@ -17,13 +17,13 @@ Problems = Callable[[TestResponse], list[str]]
 def test_pages_have_their_landmarks_and_labels_and_no_inline_code(
     client: Any, user: User, page_problems: Problems
 ) -> None:
-    paths = ["/", "/register", "/login", "/profile/ada", "/nowhere"]
+    paths = ["/", "/register", "/login", "/profile/ada", "/api/docs", "/nowhere"]
     assert {path: found for path in paths if (found := page_problems(client.get(path)))} == {}
     assert all('<nav aria-label="Main">' in client.get(path).text for path in paths)
 
 
 def test_so_have_the_pages_of_somebody_who_is_logged_in(logged_in: Any, page_problems: Problems) -> None:
-    paths = ["/", "/logout", "/profile/ada", "/picture"]
+    paths = ["/", "/logout", "/profile/ada", "/picture", "/tokens/new"]
     assert {path: found for path in paths if (found := page_problems(logged_in.get(path)))} == {}
 
 
@@ -47,7 +47,7 @@ def test_axe_finds_nothing(page: Page, user: User, accessible: Callable[[Page], 
     page.get_by_label("User name").fill("ada")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
-    assert problems("/", "/profile/ada", "/picture", "/logout") == {}
+    assert problems("/", "/profile/ada", "/picture", "/tokens/new", "/api/docs", "/logout") == {}
 
 
 def test_the_check_itself_finds_what_is_wrong(page_problems: Problems) -> None:
