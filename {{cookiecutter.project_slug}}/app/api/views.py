@@ -45,10 +45,9 @@ def new() -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("api/token.html", form=form), 422 if form.is_submitted() else 200
     require_room(len(tokens_of(current_user)), 20, "tokens")
-    token, text = new_token(
-        current_user, form.name.data or "", "write" if form.writes.data else "read", form.days.data or 1
-    )
-    audit("token.add", number=token.id, scope=token.scope)
+    scope = "write" if form.writes.data else "read"
+    token, text = new_token(current_user, form.name.data or "", scope, form.days.data or 1)
+    audit("token.add", number=token.id, scope=scope)
     return render_template("api/token.html", token=token, text=text), 201
 
 
