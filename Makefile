@@ -3,9 +3,12 @@ PROJECT := {{cookiecutter.project_slug}}
 PYTHON ?= python3
 VENV := .venv
 PROJECT_VENV := .venv-project
-BENCH_VENV := .venv-bench
 # Where the name of a baked project matters, whatever the default is.
 SLUG := my_service
+# What mypy knows of the same packages and files serves all baked projects.
+MYPY_CACHE = $(abspath build/mypy)
+# Seconds since 1970.
+STARTED := $(shell date +%s)
 RUFF_CHECK = $(VENV)/bin/ruff check --no-cache --extend-exclude pyproject.toml
 PIN = $(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal --generate-hashes \
   --no-header --no-annotate pyproject.toml
@@ -22,21 +25,25 @@ quick: $(PROJECT_VENV)/ready ## Run what is enough while you edit: bake all choi
 	$(VENV)/bin/python -m pytest -q -n auto --dist worksteal tests/test_answers.py tests/test_generation.py tests/test_output_check.py
 	rm -rf build/quick
 	$(VENV)/bin/cookiecutter . --no-input -o build/quick project_slug=$(SLUG)
-	MYPY_CACHE_DIR='$(abspath build/mypy)' $(MAKE) -C build/quick/$(SLUG) lint test \
+	MYPY_CACHE_DIR='$(MYPY_CACHE)' $(MAKE) -C build/quick/$(SLUG) lint test \
 	  VENV='$(abspath $(PROJECT_VENV))' -o '$(abspath $(PROJECT_VENV))/ready'
 
 test: lint test-template test-infrastructure ## Run all tests
+	@# What `make bench` shows, but not of some of the tests.
+	@test -n '$(ARGS)' || { mkdir -p build && \
+	  echo "$$(($$(date +%s) - $(STARTED))) $$(git rev-parse --short HEAD 2>/dev/null)" > build/test-seconds; }
 
 test-template: $(PROJECT_VENV)/ready ## Run the tests of questions, hooks, output and READMEs (ARGS: for pytest)
-	$(VENV)/bin/python -m pytest -n auto --dist worksteal $(ARGS)
+	MYPY_CACHE_DIR='$(MYPY_CACHE)' $(VENV)/bin/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-infrastructure: $(PROJECT_VENV)/ready ## Run the tests of the project's infrastructure in a baked project (ARGS: for pytest)
 	rm -rf build/infrastructure
 	$(VENV)/bin/cookiecutter . --no-input -o build/infrastructure project_slug=$(SLUG) example=blog deploy=systemd
 	cp -R tests/infrastructure build/infrastructure/$(SLUG)/tests/
-	cd build/infrastructure/$(SLUG) && $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
 	cd build/infrastructure/$(SLUG) && \
-	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist worksteal tests/infrastructure \
+	  MYPY_CACHE_DIR='$(MYPY_CACHE)' $(abspath $(PROJECT_VENV))/bin/mypy tests/infrastructure
+	cd build/infrastructure/$(SLUG) && \
+	  $(abspath $(PROJECT_VENV))/bin/python -m pytest -n auto --dist loadscope --no-loadscope-reorder tests/infrastructure \
 	  $(or $(ARGS),--cov=config --cov=database --cov=storage --cov=backup)
 
 pictures: $(PROJECT_VENV)/ready ## Draw what the README shows: docs/pictures/
@@ -52,15 +59,8 @@ format: $(VENV)/ready ## Format the code, fix what ruff can fix, and show what i
 	$(VENV)/bin/ruff format --no-cache .
 	$(RUFF_CHECK) .
 
-bench: $(BENCH_VENV)/ready $(PROJECT_VENV)/ready ## Measure what is promised: takes about half an hour
-	$(VENV)/bin/python -m benchmarks.generation
-	$(VENV)/bin/python -m benchmarks.storage
-	$(BENCH_VENV)/bin/python -m benchmarks.web
-	$(BENCH_VENV)/bin/python -m benchmarks.queue
-	$(VENV)/bin/python -m benchmarks.deploy
-
-bench-queue: $(BENCH_VENV)/ready ## Measure the queue (ARGS: throughput claim kills slots requests idle)
-	$(BENCH_VENV)/bin/python -m benchmarks.queue $(ARGS)
+bench: $(PROJECT_VENV)/ready ## Measure what is promised, as root: docs/benchmarks/ (ARGS="web storage": only these)
+	$(PROJECT_VENV)/bin/python -m benchmarks $(ARGS)
 
 lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the project
 	$(PIN) --group dev -o requirements-dev.txt
@@ -70,15 +70,13 @@ lock: $(VENV)/ready ## Pin all packages again, newest versions, here and in the 
 	cp build/lock/$(SLUG)/requirements*.txt '$(PROJECT)/'
 	@# These share an environment with the project, whatever versions they ask for.
 	$(PIN) --group infrastructure --override '$(PROJECT)/requirements-dev.txt' -o requirements-infrastructure.txt
-	$(PIN) --group bench --override '$(PROJECT)/requirements-dev.txt' --override requirements-infrastructure.txt \
-	  -o requirements-bench.txt
-
-bench-deploy: $(PROJECT_VENV)/ready ## Measure deploys under load, in a machine of their own, as root
-	$(VENV)/bin/python -m benchmarks.deploy
 
 $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@# Of all packages, pip installs only uv, which needs a tenth of its time for the others.
+	sed -n '/^uv==/,/[^\\]$$/p' requirements-dev.txt > $(VENV)/uv.txt
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	$(VENV)/bin/uv pip sync -q --require-hashes --python $(VENV)/bin/python requirements-dev.txt
 	touch $@
 
 # The generated projects of all tests share one environment.
@@ -88,15 +86,8 @@ $(PROJECT_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-infrastructu
 	  '$(PROJECT)/requirements-dev.txt' requirements-infrastructure.txt
 	touch $@
 
-# What the queue is measured beside, together with all that the project needs.
-$(BENCH_VENV)/ready: $(PROJECT)/requirements-dev.txt requirements-infrastructure.txt requirements-bench.txt $(VENV)/ready
-	$(VENV)/bin/uv venv -q --allow-existing --python $(PYTHON) $(BENCH_VENV)
-	$(VENV)/bin/uv pip sync -q --require-hashes --python $(BENCH_VENV)/bin/python \
-	  '$(PROJECT)/requirements-dev.txt' requirements-infrastructure.txt requirements-bench.txt
-	touch $@
-
 clean: ## Remove environments, caches and what the demo made; also from the project's folder
-	rm -rf $(VENV) $(PROJECT_VENV) $(BENCH_VENV) build
+	rm -rf $(VENV) $(PROJECT_VENV) build
 	find . -name .git -prune -o \( -name __pycache__ -o -name '.*_cache' -o -name .hypothesis \) -prune -exec rm -rf {} +
 
-.PHONY: help demo quick test test-template test-infrastructure pictures lint format bench bench-queue bench-deploy lock clean
+.PHONY: help demo quick test test-template test-infrastructure pictures lint format bench lock clean

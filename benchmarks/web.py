@@ -1,52 +1,70 @@
 """The blog's first page and an empty one, beside two Flask and sqlite3 applications that are written by hand.
 
-`python -m benchmarks.web` runs it. `reference/bare.py` renders the same page, but for white space;
-`reference/dutiful.py` has the service's duties as well: a JSON log line, a request id, security headers, and metrics.
-gunicorn serves each with one worker and one thread, and wrk asks them in turns, so that the machine is the same to all;
-figures are medians. It needs Linux.
+`reference/bare.py` renders the same page, but for white space; `reference/dutiful.py` has the service's duties as well:
+a JSON log line, a request id, security headers, and metrics. gunicorn serves each with one worker and one thread, and
+wrk asks them in turns. It needs Linux.
 """
 
 import os
 import re
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
-TEMPLATE = Path(__file__).resolve().parent.parent
+from benchmarks import TEMPLATE
+from benchmarks.projects import bake, run
+from benchmarks.rows import NotMeasuredError, Row, rounds
+
 REFERENCE = TEMPLATE / "benchmarks/reference"
 HOST = "127.0.0.1"
-ROUNDS = 15
+ROUNDS = 9
 SECONDS = 2
 PATIENCE = 60
-# Requests that the service answers while each reference answers one, at least: DESIGN, section 4.
-GOALS = {"dutiful": 0.9, "bare": 0.7}
-# Microseconds of the processor that an empty page may take beyond the bare reference.
-WIRING = 250
+FEW, MANY = 1_000, 1_000_000
 
-# The service with an empty page, and ten posts to show; gunicorn serves it instead of web.py.
+IMPORT = Row("Importing web", "ms of CPU", 1.6, beside="flask, sqlalchemy.orm")
+DUTIFUL = Row("Blog index", "requests/s", 0.9, beside="Flask + sqlite3, same duties", higher=True)
+BARE = Row("Blog index, beside a bare application", "requests/s", 0.7, beside="Flask + sqlite3, no duties", higher=True)
+MILLION = Row("Blog index at 1,000,000 posts", "ms", 1.2, beside="that at 1,000 posts")
+EMPTY = Row("Empty page: more CPU than bare Flask takes", "µs", 250)
+ROWS = (IMPORT, DUTIFUL, BARE, MILLION, EMPTY)
+
+# The service with an empty page; gunicorn serves it instead of web.py.
 MODULE = """
 from web import app
 
 app.add_url_rule("/empty", "empty", lambda: "empty")
 """
+# Posts of one user, as many as are asked for.
 SEED = """
+import sys
+from sqlalchemy import bindparam, text
 from app import create_app
 from app.accounts import User
 from app.blog import Post
 from app.services import transaction
+from database import utc_now
+
+FILL = text('''
+    INSERT INTO post (author_id, title, body, created)
+    WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < :posts)
+    SELECT 1, 'post number ' || number, :body, :created FROM numbers
+''').bindparams(bindparam("created", type_=Post.created.type))
 
 with transaction(create_app()) as session:
-    session.add(user := User(username="ada", email="ada@example.org", password_hash="-"))
+    session.add(User(id=1, username="ada", email="ada@example.org", password_hash="-"))
     session.flush()
-    session.add_all(Post(author_id=user.id, title=f"post number {n}", body="words " * 100) for n in range(10))
+    session.execute(FILL, {"posts": int(sys.argv[1]), "body": "words " * 60, "created": utc_now()})
 """
+# What importing takes, without Python's own start.
+TIMED = "import time; start = time.process_time(); import {}; print(time.process_time() - start)"
 
 
 class Server:
@@ -71,7 +89,7 @@ class Server:
             with suppress(OSError), urlopen(f"http://{HOST}:{self.port}{path}", timeout=5) as response:
                 return str(response.read(), "utf-8")
             if time.monotonic() > deadline:
-                sys.exit(f"{self.application}: does not answer")
+                raise TimeoutError(f"{self.application}: does not answer")
             time.sleep(0.1)
 
     def requests_per_second(self, path: str) -> float:
@@ -80,76 +98,80 @@ class Server:
         assert "Non-2xx" not in printed, printed
         return float(printed.partition("Requests/sec:")[2].split()[0])
 
+    def processor_microseconds(self, path: str) -> float:
+        """What a request takes of the processor, which other programs on this machine change little."""
+        used = self.processor_seconds()
+        requests = self.requests_per_second(path) * SECONDS
+        return (self.processor_seconds() - used) / requests * 1e6
+
     def processor_seconds(self) -> float:
-        """What the worker has used of the processor, which other programs on this machine change little."""
+        """What the worker has used so far."""
         [worker] = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         user, system = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13]
         return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def serve(stack: ExitStack, folder: Path) -> dict[str, Server]:
-    """The service and both references, on one database."""
-    bake = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "--accept-hooks", "no"]
-    subprocess.run([*bake, "-o", str(folder), "project_slug=measured"], check=True, stdout=subprocess.DEVNULL)
-    project = folder / "measured"
-    (project / "with_empty_page.py").write_text(MODULE)
-    environ = {
-        "PATH": os.environ["PATH"],
-        "APP_ENV": "production",
-        "APP_DIR": str(folder / "app"),
-        "REFERENCE_DATABASE": str(folder / "app/data/app.sqlite3"),
-    }
-    for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade"), ("-c", SEED)):
-        subprocess.run([sys.executable, *command], cwd=project, env=environ, check=True, capture_output=True)
-    counted = folder / "metrics"
-    counted.mkdir()
-    multiprocess = environ | {"PROMETHEUS_MULTIPROC_DIR": str(counted)}
-    return {
-        "service": Server(stack, project, "with_empty_page", environ, folder / "service.log"),
-        "dutiful": Server(stack, REFERENCE, "dutiful", multiprocess, folder / "dutiful.log"),
-        "bare": Server(stack, REFERENCE, "bare", environ, folder / "bare.log"),
-    }
+def settings(folder: Path, project: Path, posts: int) -> dict[str, str]:
+    """The environment of an installation with so many posts."""
+    environ = {"PATH": os.environ["PATH"], "APP_ENV": "production", "APP_DIR": str(folder)}
+    for command in (("main.py", "appdir", "make"), ("main.py", "db", "upgrade"), ("-c", SEED, str(posts))):
+        run(project, sys.executable, *command, environ=environ)
+    return environ
 
 
-def main() -> None:
-    """Print the table; exit with 1 if a goal is missed."""
+def measure() -> Iterator[Row]:
+    """All pages are checked to be the same first."""
     if not shutil.which("wrk"):
-        sys.exit("needs wrk: apt install wrk")
-    rates: dict[str, dict[str, list[float]]] = {}
-    costs: dict[str, dict[str, list[float]]] = {}
+        raise NotMeasuredError("needs wrk: apt install wrk")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="web-bench-")))
-        servers = serve(stack, folder)
+        project = bake(folder)
+        (project / "with_empty_page.py").write_text(MODULE)
+        few, many = (settings(folder / f"app-{posts}", project, posts) for posts in (FEW, MANY))
+        yield import_time(project, few)
+        reference = few | {"REFERENCE_DATABASE": f"{few['APP_DIR']}/data/app.sqlite3"}
+        (folder / "metrics").mkdir()
+        counted = reference | {"PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics")}
+        servers = {
+            "service": Server(stack, project, "with_empty_page", few, folder / "service.log"),
+            "dutiful": Server(stack, REFERENCE, "dutiful", counted, folder / "dutiful.log"),
+            "bare": Server(stack, REFERENCE, "bare", reference, folder / "bare.log"),
+            "million": Server(stack, project, "with_empty_page", many, folder / "million.log"),
+        }
         pages = {name: re.sub(r"\?v=\w+", "", server.read("/")).split() for name, server in servers.items()}
         assert pages["service"] == pages["dutiful"] == pages["bare"], "the pages differ"
-        for path in ("/", "/empty"):
-            for server in servers.values():
-                server.read(path)
-                server.requests_per_second(path)  # Nobody measures what the first requests load.
-            rates[path], costs[path] = {name: [] for name in servers}, {name: [] for name in servers}
-            for _ in range(ROUNDS):
-                for name, server in servers.items():
-                    used = server.processor_seconds()
-                    rates[path][name].append(server.requests_per_second(path))
-                    took = server.processor_seconds() - used
-                    costs[path][name].append(took / rates[path][name][-1] / SECONDS * 1e6)
-    missed = []
-    print(f"{'page':8} {'application':12} {'requests/s':>10} {'CPU µs a request':>17} {'service is':>11} {'goal':>7}")
-    for path, found in rates.items():
-        cpu = {name: statistics.median(values) for name, values in costs[path].items()}
-        for name, values in found.items():
-            # Of each turn on its own, because the machine is not equally fast in all of them.
-            ratio = statistics.median(ours / other for ours, other in zip(found["service"], values, strict=True))
-            goal = GOALS.get(name) if path == "/" else None
-            if goal and ratio < goal:
-                missed.append(f"{path}: {ratio:.2f} x {name}, expected {goal} x")
-            goal_text = f"{goal} x" if goal else ""
-            rate = statistics.median(values)
-            print(f"{path:8} {name:12} {rate:10.0f} {cpu[name]:17.0f} {ratio:9.2f} x {goal_text:>7}")
-        if path == "/empty" and (more := cpu["service"] - cpu["bare"]) > WIRING:
-            missed.append(f"{path}: {more:.0f} µs more than bare, expected at most {WIRING}")
-    sys.exit("\n".join(missed) or None)
+        yield from index(servers)
+        yield empty_page(servers["service"], servers["bare"])
 
 
-if __name__ == "__main__":
-    main()
+def import_time(project: Path, environ: dict[str, str]) -> Row:
+    """In a process of its own each."""
+    times: dict[str, list[float]] = {"web": [], "flask, sqlalchemy.orm": []}
+    for _ in rounds(ROUNDS, "imports"):
+        for name, found in times.items():
+            printed = run(project, sys.executable, "-c", TIMED.format(name), environ=environ)
+            found.append(1000 * float(printed.split()[-1]))
+    return IMPORT.compared(*times.values())
+
+
+def index(servers: dict[str, Server]) -> Iterator[Row]:
+    """The blog's first page."""
+    rates: dict[str, list[float]] = {name: [] for name in servers}
+    for server in servers.values():
+        server.requests_per_second("/")  # The first requests load what is not measured.
+    for _ in rounds(ROUNDS, "index"):
+        for name, server in servers.items():
+            rates[name].append(server.requests_per_second("/"))
+    yield DUTIFUL.compared(rates["service"], rates["dutiful"])
+    yield BARE.compared(rates["service"], rates["bare"])
+    yield MILLION.compared(*([1000 / rate for rate in rates[name]] for name in ("million", "service")))
+
+
+def empty_page(service: Server, bare: Server) -> Row:
+    """What an empty page takes in the service, and not in bare Flask."""
+    for server in (service, bare):
+        server.requests_per_second("/empty")
+    turns = rounds(ROUNDS, "empty page")
+    return EMPTY.found(
+        *(service.processor_microseconds("/empty") - bare.processor_microseconds("/empty") for _ in turns)
+    )

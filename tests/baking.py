@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cookiecutter.generate import generate_context
+from cookiecutter.main import cookiecutter
 from cookiecutter.prompt import prompt_for_config
 
 TEMPLATE = Path(__file__).resolve().parent.parent
@@ -35,6 +36,11 @@ def not_offered(answers: Mapping[str, str]) -> list[str]:
     """Which of the answers this template does not have, as a fork may have dropped them; `none` needs no question."""
     options = {name: CHOICES.get(name, ["none"]) for name in answers if name in CHOICES or name not in QUESTIONS}
     return [f"{name}={answers[name]}" for name, values in options.items() if answers[name] not in values]
+
+
+def generate(folder: Path, template: Path = TEMPLATE, answers: Mapping[str, str] | None = None) -> Path:
+    """What `cookiecutter --no-input` makes in a folder; what the hooks find is printed."""
+    return Path(cookiecutter(str(template), no_input=True, extra_context=answers, output_dir=str(folder)))
 
 
 def run_in(

@@ -1,20 +1,58 @@
 """Fixtures of the template's tests."""
 
+import os
 import shutil
 import signal
 import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
-from baking import TEMPLATE, Bake, not_offered
-from pytest_cookies.plugin import Cookies
+from baking import TEMPLATE, Bake, generate, not_offered
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell that starts tests in the background has them ignore Ctrl-C, and so would what they start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives the tests of deploys to one process, which has one machine, and any other to the next that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "machine" if "deploy/" in nodeid else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """How tests are distributed."""
+    return Scheduling(config, log)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are processors: some tests wait for a machine or a server."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first, so that nothing waits for one of them in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session")
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Bakes a project once for the same answers. It is to be read only."""
+
+    @cache
+    def baked(**answers: str) -> Path:
+        return generate(tmp_path_factory.mktemp("baked"), answers=answers)
+
+    return baked
+
+
 @pytest.fixture
-def bake(cookies: Cookies, capfd: pytest.CaptureFixture[str]) -> Bake:
+def bake(baked: Bake, tmp_path: Path) -> Bake:
     """Bakes a project with the answers that are given, and the defaults for the others.
 
     A test that needs a choice gives it, and is skipped in a fork that does not offer it.
@@ -23,10 +61,8 @@ def bake(cookies: Cookies, capfd: pytest.CaptureFixture[str]) -> Bake:
     def bake(**answers: str) -> Path:
         if missing := not_offered(answers):
             pytest.skip(f"cookiecutter.json does not offer {', '.join(missing)}")
-        result = cookies.bake(extra_context=answers)
-        # What the hooks found names the file to look at.
-        assert result.exception is None, f"{capfd.readouterr().err}{result.exception}"
-        return Path(result.project_path)
+        project = baked(**answers)
+        return Path(shutil.copytree(project, Path(tempfile.mkdtemp(dir=tmp_path)) / project.name))
 
     return bake
 

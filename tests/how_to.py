@@ -4,6 +4,58 @@ import ast
 import re
 from pathlib import Path
 
+# What the page leaves to the reader: other parts of a job, and a service that is called.
+MORE = '''"""Old notes, and the chat itself."""
+
+import json
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from urllib.error import HTTPError
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import Session
+
+from app.accounts import User
+from app.notes.chat import Chat
+from app.notes.jobs import remove_old_notes
+from app.notes.models import Note
+from app.services import transaction
+from database import utc_now
+
+
+def test_only_old_notes_are_removed(app: Flask, user: User, session: Session) -> None:
+    now = utc_now()
+    for days in (364, 366):
+        session.add(Note(author_id=user.id, text=f"{days} days", created=now - timedelta(days=days)))
+    session.commit()
+    with transaction(app):
+        remove_old_notes(now.isoformat())
+    assert [note.text for note in session.query(Note)] == ["364 days"]
+
+
+def test_the_chat_gets_messages_and_its_errors_are_raised() -> None:
+    calls = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            calls.append((self.headers["Authorization"], json.loads(body)))
+            self.send_response(200 if len(calls) == 1 else 503)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        chat = Chat(f"http://127.0.0.1:{server.server_port}/messages", "sesame")
+        chat.say("Cake")
+        with pytest.raises(HTTPError):
+            chat.say("More cake")
+        server.shutdown()
+    Chat("", "").say("nobody hears it")
+    assert calls == [("Bearer sesame", {"text": "Cake"}), ("Bearer sesame", {"text": "More cake"})]
+'''
+
 BLOCK = re.compile(r"(?P<above>(?:[^\n]+\n)+)\n```(?:python|html|yaml)\n(?P<code>.*?)```", re.DOTALL)
 FILE = re.compile(r"`((?:app|config|tests)/[\w/]+\.\w+)`")
 
@@ -17,6 +69,7 @@ def apply_how_to(project: Path) -> None:
             code = with_code(path.read_text(), code) if path.suffix == ".py" else f"{path.read_text()}\n{code}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
+    (project / "tests/integration/notes/test_more.py").write_text(MORE)
 
 
 def with_code(module: str, addition: str) -> str:

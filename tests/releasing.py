@@ -1,8 +1,11 @@
 """Makes artifacts of baked projects."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 from baking import PROJECT_VENV, TEMPLATE, run_in
+from deploy.machine import made_once
 
 # Nothing of the developer's own.
 GIT = {
@@ -28,3 +31,15 @@ def make(project: Path, *targets: str, **environ: str) -> None:
     shared = [f"UV={UV}", f"VENV={PROJECT_VENV}", "-o", f"{PROJECT_VENV}/ready"]
     result = run_in(project, "make", *targets, *shared, environ={**GIT, **environ})
     assert result.returncode == 0, result.stdout[-5000:]
+
+
+def wheels(project: Path, python: str) -> Path:
+    """What `make wheels` makes for a host's Python, on first use of these requirements and this way to fetch them."""
+    made_of = [(project / name).read_bytes() for name in ("requirements.txt", "Makefile")]
+    key = hashlib.sha256(b"".join([*made_of, python.encode()])).hexdigest()[:12]
+
+    def fetch(folder: Path) -> None:
+        make(project, "wheels", PIP_PYTHON_VERSION=python)
+        shutil.move(project / "dist/wheels", folder)
+
+    return made_once(f"wheels-{key}", fetch)

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from baking import TEMPLATE, files_of, run_in
-from cookiecutter.main import cookiecutter
+from baking import TEMPLATE, Bake, files_of, generate, run_in
 
 Files = dict[str, tuple[bytes, int]]
 UNABLE = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -24,14 +23,9 @@ PLACES: dict[str, tuple[bytes, dict[str, str]]] = {
 
 
 @pytest.fixture(scope="session")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Files:
+def expected(baked: Bake) -> Files:
     """The project with the default answers."""
-    return generate(tmp_path_factory.mktemp("expected"))
-
-
-def generate(folder: Path, template: Path = TEMPLATE) -> Files:
-    """What `cookiecutter --no-input` makes in a folder."""
-    return made_in(Path(cookiecutter(str(template), no_input=True, output_dir=str(folder))))
+    return made_in(baked())
 
 
 def made_in(project: Path) -> Files:
@@ -52,7 +46,7 @@ def test_git_s_archive_of_the_template_gives_the_same_bytes(template_copy: Path,
         template_copy.rename(folder / "original")
         subprocess.run(["tar", "xzf", archive], cwd=folder, check=True)
 
-    project = generate(folder / "out", archive if kind == "zip" else template_copy)
+    project = made_in(generate(folder / "out", archive if kind == "zip" else template_copy))
 
     assert project == expected
 
@@ -63,14 +57,14 @@ def test_modes_come_from_the_first_line_and_the_umask_alone(template_copy: Path,
     for folder, mode in (("executable", 0o777), ("read-only", 0o444)):
         for path in template_copy.rglob("*"):
             path.chmod(mode | 0o111 if path.is_dir() else mode)
-        assert generate(template_copy.parent / folder, template_copy) == expected
+        assert made_in(generate(template_copy.parent / folder, template_copy)) == expected
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o027, 0o077], ids=oct)
 def test_the_umask_is_obeyed(tmp_path: Path, expected: Files, umask: int) -> None:
     before = os.umask(umask)
     try:
-        made = generate(tmp_path)
+        made = made_in(generate(tmp_path))
     finally:
         os.umask(before)
 
@@ -130,7 +124,7 @@ def test_a_submodule_generates_into_the_repository_that_holds_it(template_copy: 
         result = run_in(folder, "git", *identity, *command)
         assert result.returncode == 0, result.stdout
 
-    assert generate(outer / "services", outer / "template") == expected
+    assert made_in(generate(outer / "services", outer / "template")) == expected
     assert run_in(outer, "git", "status", "--porcelain").stdout == "?? services/\n"
     # What the project ignores is not what its tests or its release need.
     run_in(outer, "git", "add", "services")

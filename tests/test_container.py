@@ -20,9 +20,9 @@ import pytest
 import yaml
 from baking import PROJECT_VENV, Bake, files_of, replace, run_in
 from demo import PAGES, fetch, free_port
-from deploy.machine import made_once, packaged_tree
+from deploy.machine import packaged_tree, roomy_folder
 from deploy.releases import PYTHON
-from releasing import commit, make
+from releasing import commit, make, wheels
 
 HOST = "127.0.0.1"
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
@@ -60,9 +60,16 @@ class Images:
         """What buildah prints."""
         places = [f"--root={self.folder}/storage", f"--runroot={self.folder}/run"]
         # Whoever builds has no network, and so have none of the commands in the container file.
-        result = run_in(self.folder, "unshare", "--net", "buildah", "--storage-driver=vfs", *places, *arguments)
+        command = ["unshare", "--net", "buildah", "--storage-driver=vfs", *places, *arguments]
+        result = run_in(self.folder, *command, environ={"TMPDIR": str(self.folder)})
         assert result.returncode == 0, result.stdout[-5000:]
         return result.stdout.strip()
+
+    def add(self, tree: Path, tag: str) -> None:
+        """Make an image of a system's files."""
+        self.run("from", "--name", tag, "scratch")
+        subprocess.run(["cp", "--archive", f"{tree}/.", self.run("mount", tag)], check=True)
+        self.run("commit", "--quiet", "--rm", f"--signature-policy={self.policy}", tag, f"localhost/{tag}")
 
     def build(self, context: Path, file: Path, tag: str, *options: str) -> None:
         """Build an image."""
@@ -115,35 +122,25 @@ def wait_for(condition: Callable[[], Any], log: Path) -> None:
         time.sleep(0.1)
 
 
-def base_system() -> Path:
-    """A tar of a Debian with Python, made once for all runs on this machine: that of the machines of tests/deploy."""
-    tree = packaged_tree()
-
-    def pack(folder: Path) -> None:
-        folder.mkdir()
-        result = run_in(folder, "tar", "-C", tree, "-cf", "base.tar", ".")
-        assert result.returncode == 0, result.stdout[-3000:]
-
-    return made_once(f"{tree.parent.name}-packed", pack) / "base.tar"
+@pytest.fixture
+def images() -> Iterator[Images]:
+    """A store without images."""
+    with roomy_folder("images-") as folder:
+        yield Images(folder)
 
 
-def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, tmp_path: Path) -> None:
+def test_the_image_serves_works_and_writes_only_where_it_may(bake: Bake, images: Images, tmp_path: Path) -> None:
     needed("buildah", "debootstrap", "git")
     if os.geteuid() != 0 or run_in(tmp_path, "unshare", "--mount", "true").returncode:
         pytest.skip("needs root that may mount, to run what it has built: sudo make test ARGS=tests/test_container.py")
     project = bake(deploy="container")
     commit(project)
-    make(project, "release", "wheels", PIP_PYTHON_VERSION=PYTHON)
-    base = tmp_path / "base"
-    base.mkdir()
-    (base / "Containerfile").write_text("FROM scratch\nADD base.tar /\n")
-    os.link(base_system(), base / "base.tar")
-    images = Images(tmp_path)
-    images.build(base, base / "Containerfile", "localhost/base")
-
+    make(project, "release")
+    shutil.copytree(wheels(project, PYTHON), project / "dist/wheels")
+    images.add(packaged_tree(), "base")
     options = ["--build-arg", "BASE=localhost/base", "--build-arg", "PIP_NO_INDEX=1"]
     images.build(project / "dist", project / "deploy/Containerfile", "localhost/service", *options)
-    image = Image(images, "localhost/service", tmp_path / "data")
+    image = Image(images, "localhost/service", images.folder / "data")
 
     # Who it is, and what it may write.
     assert image.run("id").stdout.strip() == "uid=10001(app) gid=10001(app) groups=10001(app)"

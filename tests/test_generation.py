@@ -12,8 +12,7 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from baking import CHOICES, DEFAULTS, EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, run_in
-from cookiecutter.main import cookiecutter
+from baking import CHOICES, DEFAULTS, EXAMPLES, PROJECT_VENV, TEMPLATE, Bake, files_of, generate, run_in
 from output_check import find_faults, find_wrong_settings
 
 PROJECT = TEMPLATE / "{{cookiecutter.project_slug}}"
@@ -62,14 +61,9 @@ print(json.dumps([settings.app.name, settings.app.description, html]))
 
 
 @pytest.fixture(scope="session")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def examples(baked: Bake) -> dict[str, Path]:
     """A project for each value of `example`, with the default answers to all other questions. To be read only."""
-    return {example: generate(tmp_path_factory.mktemp(example), example=example) for example in EXAMPLES}
-
-
-def generate(folder: Path, template: Path = TEMPLATE, **answers: str) -> Path:
-    """What `cookiecutter --no-input` makes in a folder."""
-    return Path(cookiecutter(str(template), no_input=True, extra_context=answers, output_dir=str(folder)))
+    return {example: baked(example=example) for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("options", OPTION_SETS, ids=lambda options: "-".join(options.values()))
@@ -108,8 +102,8 @@ def test_the_settings_are_right_in_each_environment(examples: dict[str, Path], t
     assert find_wrong_settings(examples[EXAMPLES[0]], tmp_path) == []
 
 
-def test_two_bakes_are_byte_identical(bake: Bake, examples: dict[str, Path]) -> None:
-    assert files_of(bake()) == files_of(examples[EXAMPLES[0]])
+def test_two_bakes_are_byte_identical(examples: dict[str, Path], tmp_path: Path) -> None:
+    assert files_of(generate(tmp_path)) == files_of(examples[EXAMPLES[0]])
 
 
 def test_replaying_answers_gives_the_same_bytes(bake: Bake, tmp_path: Path) -> None:

@@ -50,10 +50,14 @@ def test_without_uv_a_package_is_added_and_an_old_pip_sets_up(bake: Bake, tmp_pa
     assert make(project, "add", "PACKAGE=httpx<0.0.1").returncode != 0
     assert files_of(project) == before
 
-    setup = make(project, "setup", f"PYTHON={old_python}")
-    assert setup.returncode == 0, setup.stdout
-    assert "pip 23.0.1 " in run_in(project, ".venv/bin/python", "-m", "pip", "--version").stdout
-    assert run_in(project, ".venv/bin/python", "-c", "import httpx").returncode == 0
+    # Of the other packages, tests/deploy lets such a pip install those that the service needs.
+    entries = re.split(r"(?m)^(?=\w)", dev.read_text())
+    dev.write_text("".join(entry for entry in entries if entry.startswith(("coverage", "httpx", "pytest-cov"))))
+    installed = make(project, ".venv/ready", f"PYTHON={old_python}")
+    assert installed.returncode == 0, installed.stdout
+    listed = run_in(project, ".venv/bin/python", "-m", "pip", "list").stdout
+    for package in ("pip +23.0.1", "httpx", "coverage", "pytest-cov"):
+        assert re.search(f"(?m)^{package}\\b", listed), listed
 
 
 def test_lock_needs_neither_an_environment_nor_sound_requirement_files(bake: Bake) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
-from demo import fetch, free_port, stop, wait_until_ready
+from demo import PAGES, fetch, free_port, stop, wait_until_ready
 from how_to import apply_how_to
 from releasing import commit, make
+from test_feature import LONG
 
 ENVIRONMENT = {"PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}"}
 
@@ -22,19 +23,20 @@ def run(project: Path, command: str, **environ: str) -> str:
     return result.stdout
 
 
+@pytest.mark.long
 def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
+    """In one walk, because the gate, which has to pass before and after what docs/how-to.md does, takes a minute."""
     project = bake(example=EXAMPLE)
     commit(project)
     commands = commands_of(project / "README.md")
     # The template's README has `make demo`, which is `make dev` in such a project.
     assert commands[:3] == ["make dev", "make test", "make ci"]
-    for page in sorted((project / "docs").glob("*.md")):
-        commands += commands_of(page) if page.name != "how-to.md" else []  # That has a test of its own.
-
     run(project, "make setup")
     # The gate runs the same tests, and more.
     run(project, "make test", PYTEST_ADDOPTS="--collect-only --quiet")
     gate = run(project, "make ci")
+    for page in sorted((project / "docs").glob("*.md")):
+        commands += commands_of(page) if page.name != "how-to.md" else []
     exported: dict[str, str] = {}
     for command in commands[3:]:
         if command.startswith("export "):
@@ -43,11 +45,40 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
             serve(command, project, ["/"], exported)
         else:
             run(project, command)
+    follow_how_to(project)
 
     passed = re.search(r"(\d+) passed", gate)
     assert passed
     assert int(passed[1]) >= 150
     assert "0 broken" in gate
+
+
+def follow_how_to(project: Path) -> None:
+    """Build the page's feature, rename the project, and let the gate judge it, without all features that can go."""
+    page = (project / "docs/how-to.md").read_text()
+    apply_how_to(project)
+    run(project, "make format")
+    these = re.compile(r"make (feature|setup)|perl |\.venv/bin/python main\.py (db|schedule)")
+    commands = dict.fromkeys(filter(these.match, commands_of(project / "docs/how-to.md")))
+    printed = {command: run(project, command) for command in commands}
+
+    assert len(list((project / "database/versions/notes").glob("*.py"))) == 1
+    for schedule in ("remove_old_notes", "write_list"):
+        assert schedule in printed[".venv/bin/python main.py schedule list"]
+    assert "sent" in printed[".venv/bin/python main.py schedule history remove_old_notes"]
+    refused = run_in(project, ".venv/bin/python", "main.py", "config", "show", environ={"APP_NOTES__KEEP_DAYS": "soon"})
+    assert [refused.stdout] == re.findall(r"```\n(environment variable .*\n)```", page)
+    assert "team_notes" in run(project, ".venv/bin/python main.py config show")
+
+    debugging = next(command for command in commands_of(project / "docs/how-to.md") if "flask" in command)
+    serve(debugging, project, [*PAGES, "/notes"], {})
+    run(project, f"make feature API=1 {' '.join(f'{key}={value}' for key, value in LONG.items())}")
+    # Nothing else names a feature, so that the rest passes without it.
+    for feature in {EXAMPLE, "ops"} - {"none"}:
+        run(project, f"make remove-feature NAME={feature} ARGS=--yes")
+    gate = run(project, "make ci")
+    # It lists what its tests have not seen all of.
+    assert not re.search(rf"app/(bookmarks|recipes|{LONG['NAME']})/", gate), gate
 
 
 def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake) -> None:

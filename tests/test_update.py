@@ -201,6 +201,7 @@ def release(template: Path, version: str) -> None:
     git(template, "tag", version)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(EXAMPLE != "blog", reason="cookiecutter.json does not offer example=blog")
 def test_a_team_follows_two_versions_and_loses_nothing(template: Path, project: Path, environ: dict[str, str]) -> None:
     python, requirements = project / ".venv/bin/python", ("requirements.txt", "requirements-dev.txt")

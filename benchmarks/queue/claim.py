@@ -1,25 +1,28 @@
-"""How long a claim of 8 messages takes beside a million others, and an idle worker's look at a queue.
+"""How long a claim of 8 messages takes beside a million others, half of them delayed.
 
 The tables differ only in the number of rows, and are asked in turns. What is claimed is given back before the next
 claim, outside the clock. PostgreSQL's table was vacuumed and analysed after it was filled, as its own daemon would.
 """
 
-import random
-import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import dramatiq
 from sqlalchemy import text
 
-from benchmarks.queue.places import DATABASES, Place, Places, broker_of, show
+from benchmarks.queue.places import Place, Places, broker_of, on_each
+from benchmarks.rows import Row, rounds
 from database import connect
 
 CLAIM = 8
 ROUNDS = 300
 FEW, MANY = 1_000, 1_000_000
-# What is in a table: messages to be claimed now, and delayed ones.
-FILLINGS = {"few": (FEW, 0), "many": (MANY, 0), "delayed": (FEW, MANY), "idle": (0, FEW), "idle, delayed": (0, MANY)}
+ROWS_OF = {
+    name: Row(f"Claim beside {MANY:,} waiting jobs, {name}", "µs", 1.5, beside=f"that beside {FEW:,}")
+    for name in ("SQLite", "PostgreSQL")
+}
+ROWS = tuple(ROWS_OF.values())
 FILL = text("""
     INSERT INTO queue_message (queue, actor, message_id, priority, dead, due, wait, returns, payload)
     WITH RECURSIVE numbers(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number < :rows)
@@ -27,53 +30,45 @@ FILL = text("""
 """)
 
 
-def fill(place: Place, ready: int, delayed: int) -> None:
-    """Ready messages were due a while ago, delayed ones will be in an hour."""
+def fill(place: Place, rows: int) -> None:
+    """Half were due a while ago, the others will be in an hour."""
     payload = dramatiq.Message[None]("default", "noop", (), {}, {}).encode()
     engine = connect(place.database, statement_timeout=600)
     with engine.begin() as connection:
-        for rows, due in ((ready, time.time() - 3600), (delayed, time.time() + 3600)):
-            if rows:
-                connection.execute(FILL, {"rows": rows, "dead": False, "due": due, "payload": payload})
+        for due in (time.time() - 3600, time.time() + 3600):
+            connection.execute(FILL, {"rows": rows // 2, "dead": False, "due": due, "payload": payload})
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as autocommit:
             autocommit.execute(text("VACUUM ANALYZE queue_message"))
     engine.dispose()
 
 
-def claim(consumer: Any, expected: int) -> float:
-    """Seconds of one claim, which is undone."""
+def claim(consumer: Any) -> float:
+    """Microseconds of one claim, which is undone."""
     start = time.perf_counter()
     consumer._claim(CLAIM)
     seconds = time.perf_counter() - start
-    assert len(consumer.claimed) == expected
+    assert len(consumer.claimed) == CLAIM
     consumer.close()
     consumer.claimed_at = 0  # The next one claims no more than this.
-    return seconds
+    return seconds * 1e6
 
 
-def measure(places: Places) -> None:
-    """Print the table."""
-    rows = []
-    for database in DATABASES:
-        consumers: dict[str, Any] = {}
-        for name, filling in FILLINGS.items():
-            if place := places.fresh(database):
-                fill(place, *filling)
-                consumers[name] = broker_of(place).consume("default")
-                claim(consumers[name], min(filling[0], CLAIM))  # The first one looks whether the clock was right.
-        if not consumers:
-            continue
-        times: dict[str, list[float]] = {name: [] for name in consumers}
-        for _ in range(ROUNDS):
-            for name in random.sample(list(consumers), len(consumers)):
-                times[name].append(claim(consumers[name], min(FILLINGS[name][0], CLAIM)))
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        for what, few, many in (
-            ("claim: 1,000 ready, 1,000,000 ready", "few", "many"),
-            ("claim: 1,000 ready, 1,000,000 delayed beside them", "few", "delayed"),
-            ("idle look: 1,000 delayed, 1,000,000 delayed", "idle", "idle, delayed"),
-        ):
-            one, other = medians[few], medians[many]
-            rows.append([f"{database}, {what}", f"{one * 1e6:.0f}", f"{other * 1e6:.0f}", f"{other / one:.2f} x"])
-    show(f"claim of {CLAIM}: medians of {ROUNDS}", ["", "few, us", "many, us", "ratio"], rows, "<= 1.5 x")
+def measure_on(places: Places, database: str) -> Row:
+    """A full table and a nearly empty one, in turns."""
+    consumers: list[Any] = []
+    times: list[list[float]] = [[], []]
+    for rows in (MANY, FEW):
+        place = places.fresh(database)
+        fill(place, rows)
+        consumers.append(broker_of(place).consume("default"))
+        claim(consumers[-1])  # The first one looks whether the clock was right.
+    for number in rounds(ROUNDS, f"claims, {database}"):
+        for which in (0, 1) if number % 2 else (1, 0):
+            times[which].append(claim(consumers[which]))
+    return ROWS_OF[database].compared(*times)
+
+
+def measure() -> Iterator[Row]:
+    """On each database."""
+    return on_each(ROWS_OF, measure_on)

@@ -1,115 +1,61 @@
-"""How many jobs that do nothing are sent and processed per second, beside Dramatiq on Redis and other libraries.
+"""How many jobs that do nothing are processed a second, beside Dramatiq on Redis.
 
-All jobs are sent before a worker starts. The clock of processing runs in the worker, from the end of the first job to
-the end of the last one. "whole service" is a job as the generated service runs it: with an app context, a session, a
-transaction and two log lines, which go to /dev/null.
+All jobs are sent before a worker starts: one process with four threads. The clock runs in the worker, from the end of
+the first job to the end of the last one.
 """
 
-import random
-import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 
-from benchmarks.queue.jobs import JOBS
-from benchmarks.queue.places import BROKERS, Place, Places, kill, lines, show, wait_until
+from benchmarks import TEMPLATE
+from benchmarks.projects import run
+from benchmarks.queue import JOBS
+from benchmarks.queue.places import Place, Places, missing
+from benchmarks.rows import NotMeasuredError, Row, rounds
+from tests.infrastructure.queue.workers import eventually
 
-RUNS = 3
-THREADS = (4, 8)
-STOCK = "Dramatiq, Redis"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A queue: where its messages wait, and what starts its worker with so many threads."""
-
-    place: str
-    command: Callable[[int], list[str]]
-    sender: tuple[str, str] = ("actors", "noop")
-    stock: bool = False
-    service: bool = False
-    has_threads: bool = True
-
-
-def dramatiq_command(threads: int) -> list[str]:
-    """Dramatiq's own command."""
-    return ["-m", "dramatiq", "benchmarks.queue.actors", "--processes", "1", "--threads", str(threads)]
-
-
-def huey_command(threads: int) -> list[str]:
-    """Huey has threads too, and polls an empty queue only."""
-    return ["-m", "huey.bin.huey_consumer", "benchmarks.queue.peers.huey", "-w", str(threads), "-k", "thread", "-q"]
-
-
-def celery_command(threads: int) -> list[str]:
-    """Celery with a pool of threads; what its workers tell each other is left out."""
-    quiet = ["--loglevel", "ERROR", "--without-gossip", "--without-mingle"]
-    return [
-        "-m",
-        "celery",
-        "-A",
-        "benchmarks.queue.peers:celery",
-        "worker",
-        "-P",
-        "threads",
-        "-c",
-        str(threads),
-        *quiet,
-    ]
-
-
-def rq_command(_threads: int) -> list[str]:
-    """RQ has no threads; its SimpleWorker does at least not start a process for each job."""
-    return ["-m", "rq.cli", "worker", "--worker-class", "rq.SimpleWorker", "--quiet"]
-
-
-SUBJECTS = {
-    STOCK: Subject("Redis", dramatiq_command, stock=True),
-    **{f"ours, {name}": Subject(name, dramatiq_command) for name in BROKERS},
-    "whole service, SQLite": Subject("SQLite", lambda _: ["queues.py"], service=True),
-    "Huey, SQLite": Subject("SQLite", huey_command, ("peers", "huey")),
-    "Celery, Redis": Subject("Redis", celery_command, ("peers", "celery")),
-    "RQ, Redis": Subject("Redis", rq_command, ("peers", "rq"), has_threads=False),
+ROUNDS = 7
+STOCK = "Dramatiq + Redis"
+WORKER = ("-m", "dramatiq", "benchmarks.queue.actors", "--processes", "1", "--threads", "4")
+ROWS_OF = {
+    name: Row(f"Jobs that do nothing, on {name}", "jobs/s", goal, beside=STOCK, higher=True)
+    for name, goal in {"SQLite": 2, "PostgreSQL": 1.5, "Redis": 0.95}.items()
 }
+ROWS = tuple(ROWS_OF.values())
 
 
-def run(places: Places, place: Place, subject: Subject, threads: int) -> tuple[float, float]:
-    """Send all, then process all: how many of each a second."""
-    environ = {"STOCK": "1"} if subject.stock else {}
-    sent = places.send(place, *subject.sender, JOBS, environ)
-    if subject.service:
-        environ = {"APP_QUEUE__PROCESSES": "1", "APP_QUEUE__THREADS": str(threads)}
-        worker = places.start_service(place, *subject.command(threads), quiet=True, environ=environ)
-    else:
-        environ["RQ_REDIS_URL"] = place.queue
-        worker = places.start(place, *subject.command(threads), quiet=True, environ=environ)
+def rate(place: Place, environ: dict[str, str]) -> float:
+    """Send all, then process all: how many a second."""
+    environ = place.environment | environ
+    run(TEMPLATE, sys.executable, "-m", "benchmarks.queue.actors", environ=environ)
+    place.record.touch()
+    with (place.folder / "log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, *WORKER], cwd=TEMPLATE, env=environ, stdout=log, stderr=log, start_new_session=True
+        )
     try:
-        wait_until(lambda: len(lines(place.record)) == 2 or worker.poll() is not None, "jobs")
+        eventually(lambda: place.record.read_bytes().count(b"\n") == 2 or worker.poll() is not None)
     finally:
-        kill(worker)
-    (*_, first), (*_, last) = lines(place.record)
-    return sent, (JOBS - 1) / (float(last) - float(first))
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    first, last = map(float, place.record.read_text().split())
+    return (JOBS - 1) / (last - first)
 
 
-def measure(places: Places) -> None:
-    """Print the table."""
-    sent: dict[str, list[float]] = {}
-    processed: dict[tuple[str, int], list[float]] = {}
-    for _ in range(RUNS):
-        for threads in THREADS:
-            for name, subject in random.sample(list(SUBJECTS.items()), len(SUBJECTS)):
-                if (subject.has_threads or threads == THREADS[0]) and (place := places.fresh(subject.place)):
-                    enqueue, process = run(places, place, subject, threads)
-                    sent.setdefault(name, []).append(enqueue)
-                    processed.setdefault((name, threads), []).append(process)
-    rates = {key: statistics.median(values) for key, values in processed.items()}
-    rows = []
-    for name in SUBJECTS:
-        if name in sent:
-            row = [name, f"{statistics.median(sent[name]):.0f}"]
-            for threads in THREADS:
-                rate, stock = rates.get((name, threads), 0), rates.get((STOCK, threads), 0)
-                row += [f"{rate:.0f}" if rate else "-", f"{rate / stock:.2f} x" if rate and stock else "-"]
-            rows.append(row)
-    header = ["jobs per second", "sent", *(cell for threads in THREADS for cell in (f"1 x {threads}", "ratio"))]
-    asked = f"1 x 4: SQLite >= 2 x, PostgreSQL >= 1.5 x, Redis >= 0.95 x {STOCK}"
-    show(f"throughput: {JOBS:,} jobs, medians of {RUNS} runs", header, rows, asked)
+def measure() -> Iterator[Row]:
+    """In turns, each in an empty queue of its own."""
+    if reason := missing("Redis"):
+        raise NotMeasuredError(reason)
+    rates: dict[str, list[float]] = {name: [] for name in (STOCK, *ROWS_OF) if not missing(name)}
+    with ExitStack() as stack:
+        places = Places(stack)
+        for _ in rounds(ROUNDS, f"{JOBS:,} jobs each"):
+            for name, found in rates.items():
+                is_stock = name == STOCK
+                found.append(rate(places.fresh("Redis" if is_stock else name), {"STOCK": "1"} if is_stock else {}))
+    for name, row in ROWS_OF.items():
+        yield row.compared(rates[name], rates[STOCK]) if name in rates else row.without(missing(name))

@@ -9,15 +9,25 @@ import pytest
 from deploy.machine import Machine, running_machine, what_is_missing
 from deploy.service import Service, installed
 
+# Once a deploy has compiled the packages, the others copy them: they are the same in all releases.
+UV = """#!/bin/sh
+set -eu
+[ "$1" = pip ] || exec /opt/uv "$@"
+# pip install -q --compile-bytecode --python VENV
+shift 4
+/opt/uv pip install -q "$@"
+cp --archive /opt/packages/. "$2/lib"
+"""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Run these where a machine can run; where they must, fail if it cannot."""
-    if reason := what_is_missing():
-        if "REQUIRE_MACHINE" in os.environ:
-            raise pytest.UsageError(reason)
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason))
+    if Path(__file__).parent in item.path.parents:
+        item.add_marker(pytest.mark.long)
+        if reason := what_is_missing():
+            if "REQUIRE_MACHINE" in os.environ:
+                raise pytest.UsageError(reason)
+            item.add_marker(pytest.mark.skip(reason))
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +42,11 @@ def installation(
     machine: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Service, list[CompletedProcess[str]]]:
     """The service as a first deploy leaves it, and how the commands ended that led there."""
-    return installed(machine, tmp_path_factory.mktemp("project"))
+    service, commands = installed(machine, tmp_path_factory.mktemp("project"))
+    machine.path("/usr/local/bin/uv").rename(machine.path("/opt/uv"))
+    machine.write("/usr/local/bin/uv", UV, mode=0o755)
+    machine.run("cp", "--archive", f"{service.root}/app/.venv/lib", "/opt/packages", check=True)
+    return service, commands
 
 
 @pytest.fixture

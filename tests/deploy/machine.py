@@ -39,7 +39,7 @@ CONTROL_GROUPS = tuple(Path("/sys/fs/cgroup") / name for name in ("systemd", "un
 BOOT_PATIENCE = 60
 INSTALL_PATIENCE = 900
 STOP_PATIENCE = 60
-# Where a machine's files lie if so many bytes are free: on disks, copying, syncing and removing takes most of the time.
+# Where large files lie if so many bytes are free: on disks, copying, syncing and removing takes most of the time.
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
 
@@ -60,6 +60,8 @@ class Machine:
         join = 'for group; do [ "$group" = -- ] && break; shift; echo $$ > "$group/cgroup.procs"; done; shift; '
         container = ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
         container += ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
+        # The host's disks, which others may keep busy, need not have all of it at any moment.
+        container += ["--suppress-sync=yes"]
         container += ["--settings=no", "--link-journal=no", "--timezone=off", "--resolv-conf=off"]
         container += [f"--machine={self.name}", f"--directory={self.tree}"]
         with (self.tree.parent / "console.log").open("ab") as console:
@@ -212,11 +214,18 @@ def what_is_missing() -> str | None:
 
 
 @contextmanager
+def roomy_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder for large files, in memory if there is room."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY if in_memory else None) as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def running_machine() -> Iterator[Machine]:
     """A machine with nothing but its packages, for as long as the block runs."""
-    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-    with tempfile.TemporaryDirectory(prefix="machine-", dir=MEMORY if in_memory else None) as folder:
-        tree = Path(folder) / "root"
+    with roomy_folder("machine-") as folder:
+        tree = folder / "root"
         subprocess.run(["cp", "--archive", "--reflink=auto", packaged_tree(), tree], check=True)
         machine = Machine(tree)
         try:

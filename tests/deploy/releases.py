@@ -1,15 +1,27 @@
 """Artifacts of a generated project as it is, and with faults in it."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from baking import PROJECT_VENV, TEMPLATE, run_in
-from deploy.machine import made_once
-from releasing import GIT, UV
+from releasing import GIT
 
 PYTHON = "3.11"
+# A page that takes a while without work: requests for it are under way at any moment, and leave the machine its time.
+SLOW = '''"""A test's feature."""
+
+import time
+
+from flask import Flask
+
+
+def register(app: Flask) -> None:
+    @app.get("/slow")
+    def slow() -> str:
+        time.sleep(0.05)
+        return "done"
+'''
 # Paths, and which text is put in the place of which; nothing, for a new file.
 Changes = Mapping[str, tuple[str, str]]
 # A release that passes its own check, and is never ready once systemd has started it.
@@ -59,10 +71,12 @@ VARIANTS: dict[str, Changes] = {
 
 
 def bake(folder: Path, slug: str = "my_service") -> Path:
-    """A project as its first commit, with the default answers but for its name."""
+    """A project as its first commit, with the default answers but for its name, and with the page /slow."""
     answers = ["--no-input", "--accept-hooks", "no", "-o", str(folder), f"project_slug={slug}"]
     succeed(TEMPLATE, TEMPLATE / ".venv/bin/python", "-m", "cookiecutter", str(TEMPLATE), *answers)
     project = folder / slug
+    (project / "app/slow").mkdir()
+    (project / "app/slow/__init__.py").write_text(SLOW)
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "First"], ["tag", "base"]):
         succeed(project, "git", *words)
     return project
@@ -84,17 +98,6 @@ def pack(project: Path, variant: str, target: Path) -> Path:
     succeed(project, "make", "release")
     target.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copy(project / "dist/release.tar.gz", target / f"{variant.replace(' ', '-')}.tar.gz"))
-
-
-def wheels(project: Path) -> Path:
-    """What `make wheels` makes for a host's Python, on first use for these requirements."""
-    key = hashlib.sha256((project / "requirements.txt").read_bytes()).hexdigest()[:12]
-
-    def fetch(folder: Path) -> None:
-        succeed(project, "make", "wheels", f"PYTHON={PYTHON}", f"UV={UV}")
-        shutil.copytree(project / "dist/wheels", folder)
-
-    return made_once(f"wheels-{key}", fetch)
 
 
 def succeed(folder: Path, *command: str | Path) -> str:

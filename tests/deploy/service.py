@@ -8,7 +8,8 @@ from subprocess import CompletedProcess, Popen
 
 from baking import TEMPLATE
 from deploy.machine import Machine
-from deploy.releases import VARIANTS, bake, pack, wheels
+from deploy.releases import PYTHON, VARIANTS, bake, pack
+from releasing import wheels
 
 # Seconds.
 DEPLOY_PATIENCE = 300
@@ -172,7 +173,7 @@ def installed(machine: Machine, folder: Path) -> tuple[Service, list[CompletedPr
     service, project = Service(machine), bake(folder)
     for variant in VARIANTS:
         pack(project, variant, folder / "artifacts")
-    service.carry(folder / "artifacts", wheels(project))
+    service.carry(folder / "artifacts", wheels(project, PYTHON))
     machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
     machine.path("/etc/nginx/sites-enabled/default").unlink()
     service.configure()

@@ -41,7 +41,7 @@ def test_no_request_fails_while_releases_come_fail_and_go(
 ) -> None:
     if len(service.releases()) == 1:
         assert service.deploy("second").returncode == 0
-    with load(service, connections) as result:
+    with load(service, connections, "/slow") as result:
         for command in commands:
             before, releases = service.live(), service.releases()
 
@@ -82,7 +82,7 @@ def test_a_release_to_go_back_to_has_to_be_there(service: Service) -> None:
 
 def test_a_restart_of_a_socket_that_is_not_systemd_s_loses_requests(service: Service) -> None:
     """What the tests above would see: they have to be able to fail."""
-    with load(service, 12) as result:
+    with load(service, 12, "/slow") as result:
         service.machine.run("systemctl", "restart", "my_service.socket", check=True)
 
     assert result.failed > 0, result.output

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from baking import TEMPLATE
 from deploy.machine import Machine, running_machine
-from deploy.releases import bake, pack, wheels
+from deploy.releases import PYTHON, bake, pack
 from deploy.service import DEPLOY_PATIENCE
+from releasing import wheels
 
 RUN = ("init", "deploy", "rollback", "prune", "status", "doctor", "certificate =", "user create", "backup create")
 # Where certbot puts them.
@@ -23,7 +24,7 @@ def test_the_commands_for_the_host_work_as_printed(tmp_path: Path) -> None:
     with running_machine() as machine:
         machine.put(TEMPLATE / ".venv/bin/uv", "/usr/local/bin/uv")
         machine.put(artifact, "/opt/dist/release.tar.gz")
-        machine.put(wheels(project), "/opt/dist/wheels")
+        machine.put(wheels(project, PYTHON), "/opt/dist/wheels")
         give_certificate(machine)
 
         for block in blocks:

@@ -6,8 +6,9 @@ import re
 import pytest
 from baking import EXAMPLE
 from deploy.machine import Machine, wait_until
-from deploy.releases import bake, pack, wheels
+from deploy.releases import PYTHON, bake, pack
 from deploy.service import DEPLOY_PATIENCE, Service, Visitor
+from releasing import wheels
 
 PASSWORD = "correct horse battery staple"
 # Seconds.
@@ -29,7 +30,7 @@ def other(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Service
     artifacts = tmp_path_factory.mktemp("other-artifacts")
     pack(project, "first", artifacts)
     service = Service(machine, slug="other", host="other.test", secure=True)
-    service.carry(artifacts, wheels(project))
+    service.carry(artifacts, wheels(project, PYTHON))
     folder = "/etc/ssl/other"
     machine.path(folder).mkdir()
     request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj", "/CN=other.test"]

@@ -1,5 +1,6 @@
 """Real servers, which tests are skipped without, and the project where every user can read it."""
 
+import os
 import secrets
 import shutil
 import signal
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from config import ROOT, feature_names
 from tests.infrastructure.servers import AnyServer, Postgres, RabbitMQ, Redis, find, serve
@@ -18,6 +21,23 @@ needs_blog = pytest.mark.skipif("blog" not in feature_names(), reason="needs app
 # A shell that has started the tests in the background lets all that they start ignore Ctrl-C, which some wait for.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each processor: most tests wait for a server, a lock or another process."""
+    return 2 * (os.cpu_count() or 1)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives tests of a server that starts slowly to one process, and each other test to the next that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((name for name in ("rabbitmq", "browser") if name in nodeid), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """How tests are distributed."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

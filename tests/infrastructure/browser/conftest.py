@@ -3,12 +3,11 @@
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from flask import Flask
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from werkzeug.serving import make_server
 
 # Milliseconds, for a machine that is busy.
@@ -42,28 +41,25 @@ def address(app: Flask) -> Iterator[str]:
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """The errors in the browser's console; violations of the Content-Security-Policy are such."""
-    return []
+def scripts() -> bool:
+    """Whether the browser runs scripts; a test may say no."""
+    return True
 
 
 @pytest.fixture
-def page(browser: Browser, address: str, complaints: list[str]) -> Iterator[Page]:
-    """A tab, whose console has no errors in the end, but those that the test has removed."""
-    with browser.new_context(base_url=address) as context:
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
+def page(browser: Browser, address: str, scripts: bool) -> Iterator[Page]:
+    """A tab, whose console has no errors in the end, such as violations of the Content-Security-Policy."""
+    complaints = []
+
+    def listen(message: ConsoleMessage) -> None:
+        # A page that answers with 404 or 422 is one, too; what is missing in a page has another address.
+        is_answer = message.text.startswith("Failed to load") and message.location["url"] == tab.url
+        if message.type == "error" and not is_answer:
+            complaints.append(message.text)
+
+    with browser.new_context(base_url=address, java_script_enabled=scripts) as context:
+        tab = context.new_page()
+        tab.on("console", listen)
+        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        yield tab
     assert complaints == []
-
-
-@pytest.fixture
-def accessible() -> Callable[[Page], list[str]]:
-    """What axe finds wrong with a page: the rule and the element."""
-
-    def check(page: Page) -> list[str]:
-        found = Axe().run(page).response["violations"]
-        return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
-
-    return check

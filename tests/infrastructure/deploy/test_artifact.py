@@ -36,11 +36,11 @@ def packed(*more: tarfile.TarInfo, files: dict[str, bytes] = FILES) -> bytes:
 
 
 def bomb() -> bytes:
-    """A header of 2 GB, in 2 MB."""
+    """A header that says that it has 2 GB, and the first 256 MB of it."""
     stream = io.BytesIO()
     with gzip.GzipFile(fileobj=stream, mode="wb") as compressed:
         compressed.write(member("bomb", tarfile.XHDTYPE, size=2 << 30).tobuf(tarfile.USTAR_FORMAT))
-        for _ in range(64):
+        for _ in range(8):
             compressed.write(bytes(32 << 20))
     return stream.getvalue()
 

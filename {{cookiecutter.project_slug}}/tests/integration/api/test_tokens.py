@@ -63,6 +63,12 @@ def test_a_token_is_shown_once_and_stands_for_its_owner(
     assert call(app, made).json == {"text": "ada"}
 
 
+def test_operations_are_described(app: Flask, page_problems: Callable[[TestResponse], list[str]]) -> None:
+    client: Any = app.test_client()
+    assert client.get("/api/openapi.json").json["paths"]["/api/v1/probe"].keys() == {"get", "post"}
+    assert page_problems(client.get("/api/docs")) == []
+
+
 def test_a_token_does_what_its_scope_says_until_it_is_ended(app: Flask, logged_in: Any, made: str) -> None:
     refused = call(app, made, "POST")
     assert (refused.status_code, refused.mimetype) == (403, "application/problem+json")
