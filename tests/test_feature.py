@@ -95,7 +95,7 @@ def test_a_feature_goes_without_a_trace(bake: Bake) -> None:
     assert refused.returncode != 0
     assert (project / "app/bookmarks/views.py").exists()
     # Nor is the API, while a feature has operations.
-    with pytest.raises(AssertionError, match="app/blog/api.py"):
+    with pytest.raises(AssertionError, match=r"app/blog/api\.py"):
         make(project, "remove-feature", "NAME=api", "ARGS=--yes")
     for name in ("bookmarks", LONG["NAME"]):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
