@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import insert
 
+from app.accounts import User
+from app.services import transaction
 from config import ROOT
+from database import Base, utc_now
 from tests.infrastructure.conftest import needs_blog
 from tests.infrastructure.security.test_hostile_input import BODIES
 
@@ -85,3 +89,10 @@ def test_the_calls_that_are_shown_work(app: Flask, token: str) -> None:
         path = parts[-1].removeprefix("http://127.0.0.1:8000")
         answers.append(app.test_client().open(path, method=method, headers=headers, data=data).status_code)
     assert answers == [200, 201]
+
+
+def test_the_post_of_another_is_only_read(app: Flask, api: Any, other_user: User) -> None:
+    with transaction(app) as session:
+        session.execute(insert(Base.metadata.tables["post"]).values(author_id=other_user.id, created=utc_now(), **TEXT))
+    assert api.get(f"{POSTS}/1").json["author"] == "grace"
+    assert api.put(f"{POSTS}/1", json=TEXT, headers={"If-Match": "*"}).status_code == 403

@@ -40,13 +40,6 @@ def test_a_post_is_written_read_changed_and_deleted(api: Any) -> None:
     assert api.delete(address, headers={"If-Match": "*"}).status_code == 404
 
 
-def test_the_post_of_another_is_only_read(app: Flask, api: Any, other_user: User) -> None:
-    with transaction(app) as session:
-        session.add(Post(author_id=other_user.id, **TEXT))
-    assert api.get(f"{POSTS}/1").json["author"] == "grace"
-    assert api.put(f"{POSTS}/1", json=TEXT, headers={"If-Match": "*"}).status_code == 403
-
-
 def test_a_list_is_read_page_by_page(app: Flask, api: Any, user: User) -> None:
     with transaction(app) as session:
         session.add_all(Post(author_id=user.id, title=f"Post {i}", body="-") for i in range(1, 12))
