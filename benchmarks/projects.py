@@ -33,9 +33,9 @@ def run(folder: Path, *command: str | Path, environ: Mapping[str, str] | None = 
     return result.stdout
 
 
-def processor_seconds(folder: Path, *command: str | Path, environ: Mapping[str, str] | None = None) -> float:
+def processor_seconds(folder: Path, *command: str | Path) -> float:
     """What a command takes of the processor, with all that it starts; a clock would depend more on other programs."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    run(folder, *command, environ=environ)
+    run(folder, *command)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -71,6 +71,8 @@ def measure() -> Iterator[Row]:
                 committed, restored = writer.committed, folder / f"restored-{number}"
                 main("backup", "create")
                 main("backup", "restore", max((app_dir / "backups").iterdir()), "--to", restored)
+                if not writer.is_alive():
+                    raise RuntimeError("the writer has ended")
                 whole += is_whole(restored, committed)
         finally:
             writer.stopped.set()

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Row:
-    """A promise and, once it is measured, the figures.
+    """A promise and its figures, once measured.
 
     Attributes:
-        what: is measured; no two rows of a module have the same.
+        what: the thing that is measured; no two rows of a module have the same.
         unit: of `ours` and `reference`.
         goal: what `ratio` has to reach if there is a reference, else what `ours` has to.
         beside: what the reference is.

@@ -33,7 +33,7 @@ IMPORT = Row("Importing web", "ms of CPU", 1.6, beside="flask, sqlalchemy.orm")
 DUTIFUL = Row("Blog index", "requests/s", 0.9, beside="Flask + sqlite3, same duties", higher=True)
 BARE = Row("Blog index, beside a bare application", "requests/s", 0.7, beside="Flask + sqlite3, no duties", higher=True)
 MILLION = Row("Blog index at 1,000,000 posts", "ms", 1.2, beside="that at 1,000 posts")
-EMPTY = Row("Empty page: more CPU than bare Flask takes", "µs", 250)
+EMPTY = Row("Empty page, CPU beyond bare Flask", "µs", 250)
 ROWS = (IMPORT, DUTIFUL, BARE, MILLION, EMPTY)
 
 # The service with an empty page; gunicorn serves it instead of web.py.

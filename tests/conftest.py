@@ -18,10 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives the tests of deploys to one process, which has one machine, and any other to the next that is free."""
+    """Gives the tests of deploys to one process, which has one machine, and deals out the others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "machine" if "deploy/" in nodeid else nodeid
+        return "machine" if nodeid.startswith("tests/deploy/") else nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
@@ -36,13 +36,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the longest tests first, so that nothing waits for one of them in the end."""
+    """Start the longest tests first, so that nothing waits for one of them at the end."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
 def baked(tmp_path_factory: pytest.TempPathFactory) -> Bake:
-    """Bakes a project once for the same answers. It is to be read only."""
+    """Bakes a project once for the same answers. Callers only read it."""
 
     @cache
     def baked(**answers: str) -> Path:

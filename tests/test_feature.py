@@ -74,7 +74,7 @@ def register(_app: Flask) -> None:
 
 
 def test_a_feature_goes_without_a_trace(bake: Bake) -> None:
-    """That it passes the gate, test_project.py says."""
+    """test_project.py checks that it passes the gate."""
     project = bake()
     commit(project)
     make(project, "feature", "NAME=bookmarks")

@@ -1,4 +1,4 @@
-"""What is lost or done twice when workers and schedulers are killed with SIGKILL all the time, at random moments.
+"""What is lost, or sent twice, when workers and schedulers are killed with SIGKILL all the time, at random moments.
 
 Four workers with two threads each, whose leases are two seconds long, and five schedulers are started again as soon as
 they are killed. All is real but the schedulers' clock, which goes on as soon as all jobs of an hour are sent.

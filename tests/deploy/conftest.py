@@ -9,11 +9,10 @@ import pytest
 from deploy.machine import Machine, running_machine, what_is_missing
 from deploy.service import Service, installed
 
-# Once a deploy has compiled the packages, the others copy them: they are the same in all releases.
+# Once a deploy has compiled the packages, the others copy the bytecode: it is the same in all releases.
 UV = """#!/bin/sh
 set -eu
-[ "$1" = pip ] || exec /opt/uv "$@"
-# pip install -q --compile-bytecode --python VENV
+[ "$1 $2 $3 $4" = "pip install -q --compile-bytecode" ] || exec /opt/uv "$@"
 shift 4
 /opt/uv pip install -q "$@"
 cp --archive /opt/packages/. "$2/lib"
@@ -46,6 +45,8 @@ def installation(
     machine.path("/usr/local/bin/uv").rename(machine.path("/opt/uv"))
     machine.write("/usr/local/bin/uv", UV, mode=0o755)
     machine.run("cp", "--archive", f"{service.root}/app/.venv/lib", "/opt/packages", check=True)
+    # Their bytecode alone, which is not imported where its package is missing.
+    machine.run("find", "/opt/packages", "-type", "f", "!", "-name", "*.pyc", "-delete", check=True)
     return service, commands
 
 

@@ -60,7 +60,7 @@ class Machine:
         join = 'for group; do [ "$group" = -- ] && break; shift; echo $$ > "$group/cgroup.procs"; done; shift; '
         container = ["setpriv", "--pdeathsig=KILL", "unshare", "--pid", "--mount-proc", "--fork", "--kill-child"]
         container += ["systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--private-network"]
-        # The host's disks, which others may keep busy, need not have all of it at any moment.
+        # Nothing here has to survive a crash of the host.
         container += ["--suppress-sync=yes"]
         container += ["--settings=no", "--link-journal=no", "--timezone=off", "--resolv-conf=off"]
         container += [f"--machine={self.name}", f"--directory={self.tree}"]

@@ -8,17 +8,22 @@ from baking import PROJECT_VENV, TEMPLATE, run_in
 from releasing import GIT
 
 PYTHON = "3.11"
-# A page that takes a while without work: requests for it are under way at any moment, and leave the machine its time.
+# A page that asks the database and takes a while without using the processor: requests are always under way, and
+# deploys stay fast.
 SLOW = '''"""A test's feature."""
 
 import time
 
+import svcs
 from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 
 def register(app: Flask) -> None:
     @app.get("/slow")
     def slow() -> str:
+        svcs.flask.get(Session).execute(text("SELECT count(*) FROM user_account"))
         time.sleep(0.05)
         return "done"
 '''

@@ -29,10 +29,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Gives tests of a server that starts slowly to one process, and each other test to the next that is free."""
+    """Gives tests of a server that starts slowly to one process, and deals out the others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((name for name in ("rabbitmq", "browser") if name in nodeid), nodeid)
+        return next((name for name in ("rabbitmq", "/browser/") if name in nodeid), nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

@@ -26,8 +26,8 @@ def requested_page(query: Query, number: InstrumentedAttribute[int]) -> Page:
     """The rows that the request's address asks for with `?before=NUMBER` or `?after=NUMBER`; otherwise the newest.
 
     Args:
-        query: selects the whole list: models, or columns, which take half the time. Of one that a module makes once,
-            the first page's statement is made once, too.
+        query: selects the whole list: a model gives models, several columns give rows, which take half the time. Of
+            one that a module makes once, the first page's statement is made once, too.
         number: the column that the list is sorted by, unique and higher for newer rows.
     """
     before, after = (request.args.get(name, type=row_number) for name in ("before", "after"))

@@ -14,7 +14,7 @@ Text = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
-Limit = Annotated[str, Meta(pattern=r"^\d+ per (\d+ )?(second|minute|hour|day)s?$")]
+Limit = Annotated[str, Meta(pattern=r"^\d+ per ([1-9]\d* )?(second|minute|hour|day)s?$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
 

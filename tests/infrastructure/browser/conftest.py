@@ -52,7 +52,7 @@ def page(browser: Browser, address: str, scripts: bool) -> Iterator[Page]:
     complaints = []
 
     def listen(message: ConsoleMessage) -> None:
-        # A page that answers with 404 or 422 is one, too; what is missing in a page has another address.
+        # Chromium also logs the page's own 404 or 422; a file that a page lacks has another address.
         is_answer = message.text.startswith("Failed to load") and message.location["url"] == tab.url
         if message.type == "error" and not is_answer:
             complaints.append(message.text)

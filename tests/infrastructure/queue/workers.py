@@ -197,7 +197,8 @@ def chaos(place: Place, jobs: int, kills: int, *, workers: int = 2, threads: int
             sender.get_actor("work").send(number, dice.uniform(0, 0.03))
         # After how many jobs a worker is killed: that spreads the kills over all the work, however fast it is.
         moments = sorted(dice.randrange(jobs) for _ in range(kills))
-        while (ended := len(set(place.numbers("end")))) < jobs or moments:
+        deadline = time.monotonic() + PATIENCE + kills  # A job that is lost never ends.
+        while ((ended := len(set(place.numbers("end")))) < jobs or moments) and time.monotonic() < deadline:
             running.keep(workers, threads=threads)
             time.sleep(dice.uniform(0, 0.04))
             if moments and moments[0] <= ended:

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from typing import BinaryIO
 
-# The last one is named, because to find a format that it has not loaded, Pillow imports all that it knows.
+# WebPImagePlugin is imported here because Pillow, to find a format that it has not loaded, imports every plugin.
 from PIL import Image, ImageCms, ImageOps, WebPImagePlugin  # noqa: F401
 
 # What is accepted: Pillow's names and their media types.

@@ -1,11 +1,11 @@
 """The table of posts, and how posts are found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import svcs
-from sqlalchemy import ForeignKey, Index, Row, String, Text, func, select
+from sqlalchemy import ForeignKey, Index, String, Text, func, select
 from sqlalchemy.orm import Mapped, Session, joinedload, mapped_column, relationship
 
 from app.accounts import User
@@ -32,12 +32,12 @@ class Post(Base):
 
 
 # What a list shows of each post. Models with their authors would take twice the time to read.
-POSTS = select(Post.id, Post.title, Post.body, Post.created, User.username.label("author")).join(Post.author)
+POSTS = select(Post.id, Post.title, Post.body, Post.created, User.username).join(Post.author)
 
 
-def latest_posts(author: User) -> Sequence[Row[*tuple[Any, ...]]]:
+def latest_posts(author: User) -> list[Any]:
     query = POSTS.where(Post.author_id == author.id).order_by(Post.id.desc()).limit(PAGE_SIZE)
-    return svcs.flask.get(Session).execute(query).all()
+    return list(svcs.flask.get(Session).execute(query))
 
 
 def find_post(post_id: int) -> Post | None:
