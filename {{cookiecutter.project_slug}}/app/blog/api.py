@@ -40,7 +40,7 @@ class PostAnswer(Struct):
 def list_posts(query: Paging) -> Any:  # noqa: ARG001  (requested_page reads it from the address)
     """List posts, newest first; the Link header has the next and the previous page."""
     page = requested_page(WHOLE_POSTS, Post.id)
-    return [answer(row, row.author) for row in page.rows], page_links(page)
+    return [answer(row, row.username) for row in page.rows], page_links(page)
 
 
 @blueprint.get("/<int:post_id>")
@@ -48,7 +48,7 @@ def list_posts(query: Paging) -> Any:  # noqa: ARG001  (requested_page reads it 
 def read(post_id: int) -> PostAnswer:
     """Read a post."""
     row = svcs.flask.get(Session).execute(WHOLE_POSTS.where(Post.id == row_number(post_id))).one_or_none()
-    return answer(row, row.author) if row else abort(404, "There is no such post.")
+    return answer(row, row.username) if row else abort(404, "There is no such post.")
 
 
 @blueprint.post("")
