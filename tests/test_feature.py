@@ -94,6 +94,9 @@ def test_a_feature_goes_without_a_trace(bake: Bake) -> None:
     assert "Delete app/bookmarks/" in refused.stdout
     assert refused.returncode != 0
     assert (project / "app/bookmarks/views.py").exists()
+    # Nor is the API, while a feature has operations.
+    with pytest.raises(AssertionError, match=r"app/blog/api\.py"):
+        make(project, "remove-feature", "NAME=api", "ARGS=--yes")
     for name in ("bookmarks", LONG["NAME"]):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
     assert changes(project) == ""
@@ -119,10 +122,14 @@ def test_new_features_that_refer_to_each_other_get_their_revisions_in_order(bake
     db("check")
     with pytest.raises(AssertionError, match="nothing was removed"):
         make(project, "remove-feature", "NAME=zeta", "ARGS=--yes")
-    for name in ("alpha", "zeta"):
+    for name in ("alpha", "zeta", "api"):
         make(project, "remove-feature", f"NAME={name}", "ARGS=--yes")
     db("upgrade")
     db("check")
+    rest = run_in(project, PYTHON, "-m", "pytest", "-q", "tests/unit/test_features.py", "tests/integration/accounts")
+    assert rest.returncode == 0, rest.stdout
+    with pytest.raises(AssertionError, match="API=1: app/api/ is not there any more"):
+        make(project, "feature", "NAME=recipes", "API=1")
 
 
 def test_a_name_that_cannot_be_used_is_refused_and_nothing_is_written(bake: Bake) -> None:

@@ -58,7 +58,7 @@ def accepts_files(view: View) -> View:
 
 
 def rate_limited(limit: str | Callable[[], str], key: Callable[[], str] = client) -> Callable[[View], View]:
-    """Limit how often a client, or what else `key` names, may post to a view.
+    """Limit how often a client, or what else `key` names, may write with a view.
 
     `limit` is a name in `config/security.yaml`, or returns a text such as "20 per hour" from a feature's own settings.
     """
@@ -66,7 +66,7 @@ def rate_limited(limit: str | Callable[[], str], key: Callable[[], str] = client
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if request.method == "POST":
+            if request.method in ("POST", "PUT", "PATCH"):
                 allowed = limit() if callable(limit) else svcs.flask.get(Settings).security.rate_limits[limit]
                 if wait := rate_limits.hit(svcs.flask.get(Engine), allowed, f"{request.endpoint} {key()}"):
                     reason = "Too many attempts. Please wait a while, then try again."
@@ -104,8 +104,9 @@ def require_operator(*, on_socket: bool = True) -> None:
 
 
 def wants_json() -> bool:
-    """Whether the client is a program: it prefers JSON to a page."""
-    return request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
+    """Whether the client is a program: it asks the API, or prefers JSON to a page."""
+    is_api = request.path.startswith("/api/")
+    return is_api or request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json"
 
 
 @login_manager.unauthorized_handler

@@ -13,7 +13,10 @@ from config import Settings, feature_names
 
 def register(app: Flask, settings: Settings) -> None:
     """Give templates the settings, the `day` filter, and versions of static files."""
-    app.jinja_env.globals.update(settings=settings, features=feature_names())
+    features = feature_names()
+    # Known beforehand: to look for a template that is not there takes a part of each request.
+    in_menu = [name for name in features if (settings.root / f"app/{name}/templates/{name}/_nav.html").is_file()]
+    app.jinja_env.globals.update(settings=settings, features=features, in_menu=in_menu)
     app.add_template_filter(day)
     # In development, files change while the service runs.
     if not app.config["TEMPLATES_AUTO_RELOAD"]:

@@ -10,8 +10,10 @@ from config import ROOT, ConfigError
 from database import Base
 
 
-def problem(name: str, one: str) -> str | None:
-    """What is wrong with the names of a feature and of one of its rows."""
+def problem(name: str, one: str, api: str = "") -> str | None:
+    """What is wrong with the names of a feature and of one of its rows, or with its wish for an API."""
+    if api and not (ROOT / "app/api/__init__.py").exists():
+        return f"API={api}: app/api/ is not there any more"
     for key, value in (("NAME", name), ("ONE", one)):
         if not re.fullmatch("[a-z][a-z0-9_]{0,28}[a-z0-9]", value) or "__" in value or iskeyword(value):
             return f"{key}={value}: expected 2 to 30 small letters, digits and _, and not a Python keyword"
@@ -23,7 +25,7 @@ def problem(name: str, one: str) -> str | None:
     if one in Base.metadata.tables:
         return f"ONE={one} is taken: by a table"
     model, settings = (text.title().replace("_", "") for text in (one, name))
-    known = "".join(path.read_text() for path in (ROOT / "scaffold").rglob("[[]*/*.py"))
+    known = "".join(path.read_text() for path in (ROOT / "scaffold").rglob("[[]*/*") if path.is_file())
     known += "".join(f"import {mapper.class_.__name__}\n" for mapper in Base.registry.mappers)
     for key, value, kind in (("ONE", one, model), ("NAME", name, settings)):
         if hasattr(builtins, kind) or re.search(rf"(?m)\bimport .*\b{kind}\b|^{kind} = ", known):

@@ -114,7 +114,7 @@ class Service:
 
 def walk(hand: Hand, service: Service) -> Iterator[str]:
     """Do all that can be done; yields a name for each page that is seen on the way."""
-    for part in (account, posts, picture, transfers, operations, logout):
+    for part in (account, posts, picture, tokens, transfers, operations, logout):
         yield from part(hand, service)
 
 
@@ -197,9 +197,27 @@ def picture(hand: Hand, service: Service) -> Iterator[str]:
     yield "picture"
 
 
-def transfers(hand: Hand, service: Service) -> Iterator[str]:
+def tokens(hand: Hand, service: Service) -> Iterator[str]:
     page = hand.page
     hand.follow("Cancel")
+    hand.follow("What the API can do")
+    yield "the API"
+    hand.follow(NAME)
+    hand.follow("New token")
+    hand.press("Make it")
+    yield "token, refused"
+    hand.fill("What it is for", "weekly report")
+    hand.press("Make it")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Your new token")
+    yield "token"
+    hand.follow("Back to your profile")
+    yield "one's profile with a token"
+    hand.press("End weekly report")
+    expect(page.get_by_role("status")).to_have_text("The token weekly report has ended.")
+
+
+def transfers(hand: Hand, service: Service) -> Iterator[str]:
+    page = hand.page
     hand.follow("Import from a CSV file")
     hand.press("Import")
     expect(page.get_by_text("Choose a file.")).to_be_visible()

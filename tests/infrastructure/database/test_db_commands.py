@@ -103,8 +103,8 @@ def test_a_features_tables_are_dropped_after_asking_and_nobody_elses(database: E
     refused = CliRunner().invoke(cli, ["db", "drop", "blog"], input="n\n")
     assert refused.exit_code == 1
     assert "This deletes post (0 rows). Go on?" in refused.output
-    assert refusal("drop", "accounts") == "Error: accounts: its tables are referred to by blog, infrastructure"
-    assert refusal("drop", "shop").startswith("Error: 'shop': no folder of app/, expected one of accounts, blog")
+    assert refusal("drop", "accounts") == "Error: accounts: its tables are referred to by api, blog, infrastructure"
+    assert refusal("drop", "shop").startswith("Error: 'shop': no folder of app/, expected one of accounts, api, blog")
     with database.begin() as connection:
         connection.execute(text("CREATE TABLE other (post_id INTEGER REFERENCES post (id))"))
     assert refusal("drop", "blog", "--yes") == "Error: blog: its tables are referred to by infrastructure"

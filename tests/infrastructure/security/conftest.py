@@ -21,6 +21,7 @@ from app import files
 from app.accounts import User
 from app.accounts.links import LIFETIMES, new_token
 from app.accounts.sessions import UserSession
+from app.api.models import new_token as new_api_token
 from app.services import transaction
 from app.transfers import Transfer
 from config import Settings
@@ -74,7 +75,7 @@ class Site:
         Image.new("RGB", (4, 4)).save(picture, "PNG")
         picture.seek(0)
         given: dict[str, Any] = {"username": "newcomer", "email": "new@example.org", "password": PASSWORD}
-        given |= {"title": "t", "body": "b", "current": PASSWORD, "csrf_token": token, **fields}
+        given |= {"title": "t", "body": "b", "current": PASSWORD, "name": "n", "days": "30", "csrf_token": token, **fields}
         given["picture"] = FileStorage(picture, "a.png", content_type="image/png")
         given["file"] = FileStorage(BytesIO(b"title,body\nt,b\n"), "a.csv", content_type="text/csv")
         stream, _, boundary = stream_encode_multipart(MultiDict(given))
@@ -134,6 +135,7 @@ def site(app: Flask, settings: Settings, disks: Disks, monkeypatch: pytest.Monke
         session.flush()
         session.execute(update(QueueMessage).values(dead=True, error=ADMINISTRATORS))
         site.values |= {"key": transfer.id, "message_id": message.message_id}
+        site.values["number"] = new_api_token(ada, ADAS, "write", 1)[0].id
         if (post := Base.metadata.tables.get("post")) is not None:
             written = insert(post).values(author_id=ada.id, title="t", body="b").returning(post.c.id)
             site.values["post_id"] = session.scalar(written)
