@@ -14,7 +14,7 @@ PIN = $(VENV)/bin/uv pip compile -q --upgrade --python-version 3.11 --universal 
   --no-header --no-annotate pyproject.toml
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 28
 
 demo: $(VENV)/ready ## Generate a project with the default answers, set it up and serve it (ARGS=--check: and stop)
 	$(VENV)/bin/python tests/demo.py $(ARGS)
