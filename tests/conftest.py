@@ -18,10 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives the tests of deploys to one process, which has one machine, and deals out the others one by one."""
+    """Gives the tests of deploys to two processes, each of which has a machine, and deals out the others one by one."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "machine" if nodeid.startswith("tests/deploy/") else nodeid
+        if not nodeid.startswith("tests/deploy/"):
+            return nodeid
+        return "doctor" if "test_doctor" in nodeid else "deploys"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

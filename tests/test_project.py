@@ -2,8 +2,11 @@
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, clean_environment, commands_of, files_of, run_in
@@ -12,11 +15,7 @@ from how_to import apply_how_to
 from releasing import commit, make
 from test_feature import LONG
 
-ENVIRONMENT = {
-    "PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}",
-    # No collector listens here. At its end, a process would try to reach one for 10 seconds, again and again.
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
-}
+ENVIRONMENT = {"PATH": f"{TEMPLATE / '.venv/bin'}:{clean_environment()['PATH']}"}
 
 
 def run(project: Path, command: str, **environ: str) -> str:
@@ -46,7 +45,9 @@ def test_the_commands_of_readme_and_docs_work_as_printed(bake: Bake) -> None:
         if command.startswith("export "):
             exported |= dict(word.split("=", 1) for word in command.split()[1:])
         elif command.endswith("web.py"):
-            serve(command, project, ["/"], exported)
+            with collector() as (address, traces):
+                serve(command, project, ["/"], exported | {"OTEL_EXPORTER_OTLP_ENDPOINT": address})
+            assert "/v1/traces" in traces
         else:
             run(project, command)
     follow_how_to(project)
@@ -104,6 +105,24 @@ def test_removing_the_example_as_the_readme_says_leaves_all_the_rest(bake: Bake)
     own = r"README\.md|instance/.*|(.*/)?__pycache__/.*|\.ruff_cache/.*|.*/notes/.*|config/notes\.yaml"
     left = {path: file for path, file in files_of(blog).items() if not re.fullmatch(own, path)}
     assert left == {path: file for path, file in files_of(none).items() if path != "README.md"}
+
+
+@contextmanager
+def collector() -> Iterator[tuple[str, list[str]]]:
+    """Takes what OpenTelemetry sends, which a process without a collector would try again while it ends."""
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            got.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
 
 
 def serve(command: str, folder: Path, pages: Iterable[str], environ: dict[str, str]) -> None:
