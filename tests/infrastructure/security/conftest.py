@@ -75,7 +75,8 @@ class Site:
         Image.new("RGB", (4, 4)).save(picture, "PNG")
         picture.seek(0)
         given: dict[str, Any] = {"username": "newcomer", "email": "new@example.org", "password": PASSWORD}
-        given |= {"title": "t", "body": "b", "current": PASSWORD, "name": "n", "days": "30", "csrf_token": token, **fields}
+        given |= {"title": "t", "body": "b", "current": PASSWORD, "name": "n", "days": "30"}
+        given |= {"csrf_token": token, **fields}
         given["picture"] = FileStorage(picture, "a.png", content_type="image/png")
         given["file"] = FileStorage(BytesIO(b"title,body\nt,b\n"), "a.csv", content_type="text/csv")
         stream, _, boundary = stream_encode_multipart(MultiDict(given))
