@@ -38,6 +38,7 @@ def slots(places: Places, database: str) -> Row:
 def measure() -> Iterator[Row]:
     """On each database."""
     # The process that others are forked from imports all of it only if it finds it.
-    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+    # Bytecode beside the project's files would be taken for a file that no project should have.
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), PYTHONDONTWRITEBYTECODE="1"):
         yield from on_each(LOST, jobs)
         yield from on_each(SLOTS, slots)

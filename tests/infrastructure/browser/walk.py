@@ -66,10 +66,6 @@ FOCUS = """target => {
 class Keyboard(Hand):
     """The same with nothing but the keyboard, by the order of Tab, in which each focus is seen below the last one."""
 
-    def __post_init__(self) -> None:
-        # From here on, Playwright has the dialogs of files. One that is asked for only as it opens can be missed.
-        self.page.on("filechooser", lambda _: None)
-
     def click(self, target: Locator) -> None:
         self.reach(target)
         self.page.keyboard.press("Enter")
@@ -81,9 +77,7 @@ class Keyboard(Hand):
 
     def choose(self, label: str, file: Path) -> None:
         self.reach(self.page.get_by_label(label, exact=True))
-        with self.page.expect_file_chooser() as chooser:
-            self.page.keyboard.press("Space")
-        chooser.value.set_files(file)
+        super().choose(label, file)  # The dialog is the browser's own.
 
     def reach(self, target: Locator) -> None:
         above = 0
