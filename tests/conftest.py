@@ -18,9 +18,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives the tests of deploys to two processes, each of which has a machine, and deals out the others one by one."""
+    """Gives the tests of deploys to two processes, each of which has a machine, and deals out the others one by one.
+
+    The recipes go into one project, one after another.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith("tests/test_recipes.py"):
+            return "recipes"
         if not nodeid.startswith("tests/deploy/"):
             return nodeid
         return "doctor" if "test_doctor" in nodeid else "deploys"

@@ -1,7 +1,8 @@
-"""Applies docs/how-to.md of a project as it is printed."""
+"""Applies the pages of a project's docs/ as they are printed."""
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 # What the page leaves to the reader: other parts of a job, and a service that is called.
@@ -67,20 +68,36 @@ def test_the_chat_gets_messages_and_its_errors_are_raised() -> None:
     assert calls == [("Bearer sesame", {"text": "Cake"}), ("Bearer sesame", {"text": "More cake"})]
 '''
 
-BLOCK = re.compile(r"(?P<above>(?:[^\n]+\n)+)\n```(?:python|html|yaml)\n(?P<code>.*?)```", re.DOTALL)
-FILE = re.compile(r"`((?:app|config|tests)/[\w/]+\.\w+)`")
+BLOCK = re.compile(r"(?P<above>(?:[^\n]+\n)+)\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
+FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.\w+)`")
 
 
 def apply_how_to(project: Path) -> None:
     """Build the feature of docs/how-to.md by hand, as the page says."""
     for block in BLOCK.finditer((project / "docs/how-to.md").read_text()):
-        name = FILE.findall(block["above"])[0]
-        path, code = project / name, block["code"]
-        if f"In `{name}`" in block["above"]:
-            code = with_code(path.read_text(), code) if path.suffix == ".py" else f"{path.read_text()}\n{code}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(code)
+        if block["language"] in {"python", "html", "yaml"}:
+            write_block(project, block["above"], block["code"])
     (project / "tests/integration/notes/test_more.py").write_text(MORE)
+
+
+def follow_recipe(project: Path, name: str, run: Callable[[Path, str], str]) -> None:
+    """Do what a page of docs/recipes/ says, from top to bottom: its commands, and its files."""
+    for block in BLOCK.finditer((project / f"docs/recipes/{name}.md").read_text()):
+        if block["language"] == "sh":
+            for command in block["code"].splitlines():
+                run(project, command)
+        else:
+            write_block(project, block["above"], block["code"])
+
+
+def write_block(project: Path, above: str, code: str) -> None:
+    """Write a block of a page into the file that is named first above it, or add it there after the words "In `file`"."""
+    name = FILE.findall(above)[0]
+    path = project / name
+    if f"In `{name}`" in above:
+        code = with_code(path.read_text(), code) if path.suffix == ".py" else f"{path.read_text()}\n{code}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
 
 
 def with_code(module: str, addition: str) -> str:
