@@ -91,7 +91,7 @@ def follow_recipe(project: Path, name: str, run: Callable[[Path, str], str]) -> 
 
 
 def write_block(project: Path, above: str, code: str) -> None:
-    """Write a block of a page into the file that is named first above it, or add it there after the words "In `file`"."""
+    """Write a block of a page into the file that is named first above it; after "In `file`", add it there."""
     name = FILE.findall(above)[0]
     path = project / name
     if f"In `{name}`" in above:
