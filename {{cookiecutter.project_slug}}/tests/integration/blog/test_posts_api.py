@@ -29,12 +29,9 @@ def test_a_post_is_written_read_changed_and_deleted(api: Any) -> None:
     assert made.status_code == 201
     address = made.headers["Location"]
     assert api.get(address).json == made.json == {**made.json, **TEXT, "author": "ada", "updated": None}
-    assert api.get(address, headers={"If-None-Match": made.headers["ETag"]}).status_code == 304
     changed = {**TEXT, "title": "Neap tides"}
-    assert api.put(address, json=changed).status_code == 428
     answer = api.put(address, json=changed, headers={"If-Match": made.headers["ETag"]})
     assert answer.json["title"] == "Neap tides"
-    assert api.put(address, json=TEXT, headers={"If-Match": made.headers["ETag"]}).status_code == 412
     assert api.delete(address, headers={"If-Match": answer.headers["ETag"]}).status_code == 204
     assert api.get(address).status_code == 404
     assert api.delete(address, headers={"If-Match": "*"}).status_code == 404
@@ -49,12 +46,3 @@ def test_a_list_is_read_page_by_page(app: Flask, api: Any, user: User) -> None:
     second = api.get(f"{POSTS}?before=2")
     assert [post["title"] for post in second.json] == ["Post 1"]
     assert second.headers["Link"] == f'<http://localhost{POSTS}?after=1>; rel="prev"'
-    assert api.get(f"{POSTS}?before=x").status_code == 422
-
-
-def test_a_post_that_is_sent_again_is_written_once(api: Any) -> None:
-    sent = {"headers": {"Idempotency-Key": "k"}}
-    first, again = api.post(POSTS, json=TEXT, **sent), api.post(POSTS, json=TEXT, **sent)
-    assert (again.json, again.headers["Location"]) == (first.json, first.headers["Location"])
-    assert api.post(POSTS, json={**TEXT, "title": "Another"}, **sent).status_code == 422
-    assert len(api.get(POSTS).json) == 1
