@@ -216,6 +216,19 @@ def test_results_in_redis_have_the_name_of_the_service_and_an_end(app: Flask, ur
         assert 3600 < client.ttl(key) <= 3660
 
 
+@pytest.mark.parametrize("url", ["redis"], indirect=True)
+def test_a_queue_in_redis_gets_the_job(
+    make_app: Callable[..., Flask], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: Any = make_app(CACHE_URL=url, QUEUE_URL=url).test_client()
+    assert count(client) == 0
+    later(monkeypatch, 61)
+    assert [count(client), count(client)] == [0, 0]
+    with Redis.from_url(url) as redis:
+        assert redis.llen("dramatiq:default") == 1
+        redis.flushdb()
+
+
 def test_while_redis_is_away_pages_are_slower_and_work(make_app: Callable[..., Flask]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
