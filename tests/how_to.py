@@ -82,7 +82,11 @@ def apply_how_to(project: Path) -> None:
 
 def follow_recipe(project: Path, name: str, run: Callable[[Path, str], str]) -> None:
     """Do what a page of docs/recipes/ says, from top to bottom: its commands, and its files."""
-    for block in BLOCK.finditer((project / f"docs/recipes/{name}.md").read_text()):
+    page = (project / f"docs/recipes/{name}.md").read_text()
+    blocks = list(BLOCK.finditer(page))
+    # A block without words above it would be left out.
+    assert len(blocks) == len(re.findall(r"(?m)^```\w+$", page))
+    for block in blocks:
         if block["language"] == "sh":
             for command in block["code"].splitlines():
                 run(project, command)
