@@ -4,14 +4,12 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from werkzeug.serving import make_server
 
-from app.accounts import User
-from app.services import transaction
-from app.tasks import Task
 from tests.conftest import PASSWORD
 
 # Prints what the console complains about, and then what the board lists. A refusal is no complaint.
@@ -42,12 +40,11 @@ await browser.close();
 """
 
 
-def test_the_board_lists_and_adds_in_a_browser(app: Flask, user: User, tmp_path: Path) -> None:
+def test_the_board_lists_and_adds_in_a_browser(app: Flask, logged_in: Any, tmp_path: Path) -> None:
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("needs chromium: apt install chromium")
-    with transaction(app) as session:
-        session.add(Task(owner_id=user.id, title="First", notes=""))
+    assert logged_in.submit("/tasks/new", {"title": "First"}).status_code == 302
     subprocess.run(["npm", "install", "--silent", "--prefix", tmp_path, "playwright-core"], check=True)
     walk = tmp_path / "walk.mjs"
     walk.write_text(WALK)

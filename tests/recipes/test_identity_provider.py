@@ -126,8 +126,18 @@ def test_an_account_is_made_once_and_found_again(app: Flask, provider: Provider,
     assert third.log_in("ada", "").status_code == third.log_in("ada", "sesame").status_code == 422
 
 
-@pytest.mark.parametrize("name", ["grace", "GRACE", "a b", "ada@example.org", ""])
-def test_a_name_that_is_taken_or_none_is_refused(app: Flask, provider: Provider, other_user: User, name: str) -> None:
+def test_a_name_is_made_of_what_there_is(app: Flask, provider: Provider) -> None:
+    provider.person["preferred_username"] = "Ada.Lovelace@example.org"
+    client: Any = app.test_client()
+    assert sign_in(client).location == "/"
+    assert "/profile/ada-lovelace" in client.get("/").text
+
+
+# Without a name, it is that of the address, which is grace's.
+@pytest.mark.parametrize("name", ["Grace", "grace@example.com", "al", "-ada", "ä@x", ""])
+def test_a_name_that_is_taken_or_not_valid_is_refused(
+    app: Flask, provider: Provider, other_user: User, name: str
+) -> None:
     provider.person["preferred_username"] = name
     client: Any = app.test_client()
     refused = sign_in(client)
