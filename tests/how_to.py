@@ -69,7 +69,7 @@ def test_the_chat_gets_messages_and_its_errors_are_raised() -> None:
 '''
 
 BLOCK = re.compile(r"(?P<above>(?:[^\n]+\n)+)\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
-FILE = re.compile(r"`((?:[\w.-]+/)*[\w-]+\.\w+)`")
+FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.\w+)`")
 
 
 def apply_how_to(project: Path) -> None:

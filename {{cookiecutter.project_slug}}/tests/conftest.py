@@ -45,9 +45,13 @@ class Browser(FlaskClient):
 
     def submit(self, path: str, fields: dict[str, str] | None = None, *, page: str | None = None) -> TestResponse:
         """Open `page` (`path` itself if not given) and post `fields` to `path`."""
-        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get(page or path).text)
-        assert token, f"{page or path} shows no form"
-        return self.post(path, data={"csrf_token": token[1], **(fields or {})})
+        return self.post(path, data={"csrf_token": self.csrf_token(page or path), **(fields or {})})
+
+    def csrf_token(self, page: str) -> str:
+        """The token in the form of a page, which scripts send as X-CSRFToken."""
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get(page).text)
+        assert token, f"{page} shows no form"
+        return token[1]
 
     def log_in(self, username: str, password: str = PASSWORD) -> TestResponse:
         """Log in through the login page."""

@@ -4,10 +4,11 @@ from flask import Flask
 
 from app.accounts import account
 from app.accounts.commands import user
-from app.accounts.models import User
+from app.accounts.models import USERNAME, User, find_user
+from app.accounts.sessions import start_session
 from app.accounts.views import blueprint
 
-__all__ = ["User", "register"]
+__all__ = ["USERNAME", "User", "find_user", "register", "start_session"]
 
 
 def register(app: Flask) -> None:

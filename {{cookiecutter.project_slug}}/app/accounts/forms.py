@@ -9,7 +9,7 @@ from flask_wtf.file import FileField, FileRequired
 from wtforms import EmailField, PasswordField, StringField, ValidationError
 from wtforms.validators import DataRequired, Regexp
 
-from app.accounts.models import User
+from app.accounts.models import USERNAME, User
 from app.accounts.passwords import check_password, is_common
 from app.accounts.pictures import FORMATS, UnusablePicture, check_picture
 from app.forms import AtMost, Form
@@ -90,7 +90,7 @@ class RegisterForm(EmailForm, NewPasswordForm):
         validators=[
             DataRequired("Choose a user name."),
             AtMost(30),
-            Regexp(r"[a-z0-9][a-z0-9_-]{2,29}\Z", message="Use 3 to 30 letters, digits, - or _."),
+            Regexp(USERNAME, message="Use 3 to 30 letters, digits, - or _."),
         ],
     )
 

@@ -10,6 +10,9 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import Base, PrimaryKey, utc_now
 
+# What a user name consists of.
+USERNAME = r"[a-z0-9][a-z0-9_-]{2,29}\Z"
+
 
 class User(UserMixin, Base):
     """A person with an account.

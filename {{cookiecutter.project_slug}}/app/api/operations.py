@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import svcs
 from flask import Blueprint, Response, abort, g, request
+from flask_login import current_user
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 from werkzeug.datastructures import WWWAuthenticate
@@ -33,9 +34,10 @@ class Paging(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def api_blueprint(name: str, module: str) -> Blueprint:
-    """For a feature's operations, at `/api/v1/<name>`. They ask for a token and no cookie, so no form can forge one."""
+    """For a feature's operations, at `/api/v1/<name>`."""
     blueprint = Blueprint(f"api_{name}", module, url_prefix=f"/api/v1/{name}")
     blueprint.before_request(_authenticate)
+    # A token needs no other; for a session, `_authenticate` asks for one.
     return csrf.exempt(blueprint)  # type: ignore[no-any-return]
 
 
@@ -91,7 +93,10 @@ def page_links(page: Page) -> dict[str, str]:
 
 
 def _authenticate() -> None:
-    """The user of this request is the owner of its token, whoever is logged in."""
+    """The user of this request is the owner of its token; without one, whoever is logged in."""
+    if "Authorization" not in request.headers and current_user.is_authenticated:
+        csrf.protect()
+        return
     g._login_user, given, found = login_manager.anonymous_user(), request.authorization, None
     if given and given.type == "bearer" and given.token:
         query = select(Token, User).join(User).where(Token.hash == hash_of(given.token), Token.ends > utc_now())

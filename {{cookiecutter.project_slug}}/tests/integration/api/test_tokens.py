@@ -80,8 +80,22 @@ def test_without_a_token_that_runs_nobody_is_let_in(app: Flask, logged_in: Any, 
     with transaction(app) as session:
         session.execute(update(Token).values(ends=utc_now() - timedelta(seconds=1)))
     answers = [call(app, text) for text in (made, "", "x", made[:-1], "\xff")]
-    answers += [logged_in.get("/api/v1/probe"), call(app, "", headers={"Authorization": "Basic YTpi"})]
+    answers += [app.test_client().get("/api/v1/probe"), call(app, "", headers={"Authorization": "Basic YTpi"})]
+    answers += [logged_in.get("/api/v1/probe", headers={"Authorization": wrong}) for wrong in ("Bearer x", "Basic x")]
     assert {(answer.status_code, answer.headers["WWW-Authenticate"]) for answer in answers} == {(401, "Bearer")}
+
+
+def test_a_page_calls_with_its_session_and_its_csrf_token(app: Flask, logged_in: Any) -> None:
+    stranger: Any = app.test_client()
+    good, wrong = ({"X-CSRFToken": client.csrf_token("/account/forgot")} for client in (logged_in, stranger))
+    assert logged_in.get("/api/v1/probe").json == {"text": "ada"}
+    assert logged_in.post("/api/v1/probe", headers=good).json == {"text": "ada"}
+    referred = ({**good, "Referer": address} for address in ("https://example.org/", ""))
+    answers = [logged_in.post("/api/v1/probe", headers=headers) for headers in ({}, wrong)]
+    answers += [logged_in.post("/api/v1/probe", headers=it, base_url="https://localhost") for it in referred]
+    for answer in answers:
+        assert (answer.status_code, answer.mimetype) == (400, "application/problem+json")
+        assert "CSRF" in answer.json["detail"] or "referrer" in answer.json["detail"]
 
 
 def test_operators_make_list_and_end_tokens(app: Flask, user: User) -> None:
