@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from baking import EXAMPLE, TEMPLATE, Bake, generate
+from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, generate
 from how_to import follow_recipe
-from test_project import run
+from test_project import ENVIRONMENT, run
 
 # What a recipe is checked with, in the project.
 CHECKS = TEMPLATE / "tests/recipes"
+# Programs that recipes or their checks start, and a project does not have: npm, Litestream, servers.
+PROGRAMS = {"PATH": f"{PROJECT_VENV / 'bin'}:{ENVIRONMENT['PATH']}"}
 RECIPES = sorted(path.stem.removeprefix("test_") for path in CHECKS.glob("test_*.py"))
 
 
@@ -25,10 +27,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_works_as_printed(project: Path, name: str) -> None:
-    follow_recipe(project, name.replace("_", "-"), run)
+    follow_recipe(project, name.replace("_", "-"), lambda folder, command: run(folder, command, **PROGRAMS))
     run(project, "make format")
     check = shutil.copy(CHECKS / f"test_{name}.py", project / "tests/integration")
-    run(project, f".venv/bin/python -m pytest -q {check}")
+    run(project, f".venv/bin/python -m pytest -q {check}", **PROGRAMS)
     run(project, "make lint")
 
 
