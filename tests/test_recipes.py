@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from baking import EXAMPLE, TEMPLATE, Bake, generate
+from baking import EXAMPLE, PROJECT_VENV, TEMPLATE, Bake, generate
 from how_to import follow_recipe
-from test_project import run
+from test_project import ENVIRONMENT, run
 
 # What a recipe is checked with, in the project.
 CHECKS = TEMPLATE / "tests/recipes"
@@ -28,7 +28,8 @@ def test_a_recipe_works_as_printed(project: Path, name: str) -> None:
     follow_recipe(project, name.replace("_", "-"), run)
     run(project, "make format")
     check = shutil.copy(CHECKS / f"test_{name}.py", project / "tests/integration")
-    run(project, f".venv/bin/python -m pytest -q {check}")
+    # Servers' programs that the check starts, and the project does not have.
+    run(project, f".venv/bin/python -m pytest -q {check}", PATH=f"{ENVIRONMENT['PATH']}:{PROJECT_VENV / 'bin'}")
     run(project, "make lint")
 
 
