@@ -24,11 +24,12 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.orm import Session
 
 from app.accounts import User
+from app.api.models import Answer, Token
 from app.jobs import do_nothing
 from app.services import transaction
 from backup.databases import database_url
 from config import ROOT, Settings, load
-from database import Base, connect
+from database import Base, connect, utc_now
 from database.job_counts import JobCount
 from storage.disks import open_disks
 
@@ -148,11 +149,18 @@ class Installation:
             done = select(func.sum(JobCount.jobs)).where(JobCount.actor == do_nothing.actor_name)
             return int(connection.scalar(done) or 0)
 
-    def add_account(self) -> int:
+    def add_rows(self) -> tuple[int, int]:
+        """The numbers of a new account and its token."""
         with self.connection() as connection, Session(connection) as session:
             session.add(user := User(username=secrets.token_hex(8), email="a@example.org", password_hash="x"))
+            session.flush()
+            session.add(token := token_of(user))
             session.commit()
-            return user.id
+            return user.id, token.id
+
+
+def token_of(user: User) -> Token:
+    return Token(owner_id=user.id, name="ä", scope="read", hash=secrets.token_hex(32), ends=utc_now())
 
 
 @pytest.fixture
@@ -163,11 +171,10 @@ def installation(app: Flask, settings: Settings) -> Installation:
         users = [User(username=f"user{number}", email="a@example.org", password_hash="x") for number in range(2500)]
         session.add_all(users)
         session.flush()
-        if post := next((it.class_ for it in Base.registry.mappers if it.class_.__tablename__ == "post"), None):
-            posts = [post(author_id=users[0].id, title=f"Post {number}", body="ü" * number) for number in range(5)]
-            session.add_all(posts)
-            session.flush()
-            session.delete(posts[-1])
+        session.add_all(tokens := [token_of(user) for user in users[:5]])
+        session.add(Answer(owner_id=1, key="a", digest="b", status=200, headers={"ETag": "1"}, body="c"))
+        session.flush()
+        session.delete(tokens[-1])
         do_nothing.send()
         do_nothing.send_with_options(delay=1000)
         do_nothing.send_with_options(delay=3_600_000)
@@ -199,7 +206,7 @@ def test_all_is_there_after_the_move_and_after_the_way_back(
     assert installation.rows() == rows
 
     # New rows get new numbers, jobs run, and a delayed one keeps its time.
-    assert installation.add_account() == 2501
+    assert installation.add_rows() == (2501, 6)
     worker = subprocess.Popen([sys.executable, "queues.py"], cwd=ROOT, env=installation.environ)
     try:
         wait_for(lambda: installation.jobs_done() == 2)
@@ -218,4 +225,4 @@ def test_all_is_there_after_the_move_and_after_the_way_back(
     installation.write_places({})
     assert installation.rows() == rows
     assert installation.files() == files
-    assert installation.add_account() == 2502
+    assert installation.add_rows() == (2502, 7)
