@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -56,6 +57,11 @@ def on_starting(server: Any) -> None:
         for name in templates.list_templates(["html"]):
             templates.get_template(name)
         configure_mappers()
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Leave Ctrl-C to the master, which ends its workers: a worker that is told twice at once may wait for itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def on_exit(_server: Any) -> None:

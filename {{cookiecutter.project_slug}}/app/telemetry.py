@@ -1,4 +1,4 @@
-"""Errors to Sentry, by a setting alone. Traces need no code: docs/observability.md."""
+"""Errors to Sentry, by a setting alone. Traces need no code: docs/recipes/monitoring.md."""
 
 from app import logs
 from config import Settings, mask, project_version

@@ -83,6 +83,8 @@ with ExitStack() as stack:
         # SQLite alters a table by copying it; this writes such steps where they are needed.
         render_as_batch=True,
         render_item=render_item,
+        # Tables of programs beside the service, such as Litestream's, are none of its own.
+        include_name=lambda name, kind, _parents: kind != "table" or not str(name).startswith("_"),
         process_revision_directives=lambda _context, _revision, directives: split(scripts, directives),
         # A revision that fails half-way leaves nothing behind, on SQLite too.
         transactional_ddl=True,

@@ -175,6 +175,20 @@ def test_gunicorn_refuses_unsafe_settings_in_one_line(environment: dict[str, str
     assert "app.secret_key: found a weak" in line
 
 
+def test_ctrl_c_is_left_to_gunicorns_master(environment: dict[str, str], tmp_path: Path) -> None:
+    """A terminal sends it to all processes. A worker that is told once more, by its master, can wait for itself."""
+    with running([sys.executable, "web.py"], {**environment, "APP_WEB__WORKERS": "1"}, tmp_path) as service:
+        wait_for(lambda: service.get("/livez"))
+        master = service.process.pid
+        [worker] = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        ignored = re.findall(r"SigIgn:\s+(\w+)", Path(f"/proc/{worker}/status").read_text())
+        assert int(ignored[0], 16) & 1 << signal.SIGINT - 1
+        for process in (int(worker), master):
+            os.kill(process, signal.SIGINT)
+        assert service.process.wait(PATIENCE) == 0
+    assert "SIGKILL" not in service.printed
+
+
 def test_honcho_starts_the_same(environment: dict[str, str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "honcho", "start"]
     with running(command, {**environment, "PATH": f"{BIN}:{environment['PATH']}"}, tmp_path) as service:
