@@ -109,7 +109,6 @@ def test_what_was_copied_is_there_after_the_database_is_lost(
     settings.app_dir.make()
     litestream.start()
     write(app, [f"first{number}" for number in range(300)])
-    main("backup", "create")
     wait_until_copied(litestream, tmp_path / "first")
 
     # While it is down, the service empties the log that Litestream reads from.
@@ -130,8 +129,6 @@ def test_what_was_copied_is_there_after_the_database_is_lost(
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     main("db", "check")
     main("check")
-    # Nothing of Litestream's own is in a backup.
-    assert [path.name for path in settings.app_dir.data.iterdir() if "litestream" in path.name] == []
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from app.accounts import User
 from app.news.jobs import write_letter, write_letters
 from app.services import transaction
 from config import Settings
+from database import utc_now
 from database.broker import QueueMessage
 
 
@@ -21,7 +22,10 @@ def test_letters_go_on_where_they_were_stopped(
     monkeypatch.setattr("app.news.jobs.BATCH", 10)
     names = [f"reader{number}" for number in range(15)]
     with transaction(app) as session:
-        session.add_all(User(username=name, email=f"{name}@example.org", password_hash="-") for name in names)
+        session.add_all(
+            User(username=name, email=f"{name}@example.org", email_confirmed=utc_now(), password_hash="-")
+            for name in names
+        )
 
     def waiting() -> list[tuple[str, int]]:
         with transaction(app) as session:

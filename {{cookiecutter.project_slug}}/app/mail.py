@@ -4,12 +4,13 @@ import mailbox
 import smtplib
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import make_msgid
 from functools import partial
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import svcs
@@ -46,7 +47,8 @@ def send_mail(to: str, template: str, **values: object) -> None:
         with mail_server(settings) as server:
             server.send_message(message)
     except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as error:
-        code, reason = getattr(error, "recipients", {}).get(to, error.args)
+        answers: dict[str, Any] = getattr(error, "recipients", {"": error.args})
+        [(code, reason)] = answers.values()
         if code < 500:
             raise
         raise MailRefused(f"{code} {reason.decode(errors='replace')}") from None
@@ -78,13 +80,16 @@ def _message(to: str, template: str, values: dict[str, object]) -> EmailMessage:
     subject, _, text = render_template(f"{template}.txt", link=link, **values).partition("\n")
     host = urlsplit(settings.base_url).hostname
     try:
+        to.encode("ascii")  # What every server takes.
         message["From"] = Address(settings.app.name, addr_spec=settings.mail.sender or f"noreply@{host}")
         message["To"], message["Subject"], message["Date"] = Address(addr_spec=to), subject, utc_now()
     except (ValueError, IndexError, MessageError) as error:
         raise MailRefused(f"no mail can be sent to {to!r} with the subject {subject!r}: {error}") from None
     message["Message-ID"], message["Auto-Submitted"] = make_msgid(domain=host), "auto-generated"
     message.set_content(text.strip() + "\n")
-    with suppress(TemplateNotFound):
+    try:
         html = current_app.jinja_env.get_template(f"{template}.html")
-        message.add_alternative(html.render(link=link, **values), subtype="html")
+    except TemplateNotFound:
+        return message
+    message.add_alternative(html.render(link=link, **values), subtype="html")
     return message

@@ -21,6 +21,8 @@ IN_TEXT = (
         rf"((?:^|[?&;,\s'\"({{])[\w.-]{{0,50}}(?:{NAMES})[\w.-]{{0,50}}(?:=|['\"]\s{{0,3}}:\s{{0,3}}['\"]?))[^&;\s]*",
         re.IGNORECASE,
     ),
+    # The token of a link in a mail.
+    re.compile(r"(/link/[a-z]{1,20}/)[^\s/?'\"]{1,1000}"),
     # A header, to its end.
     re.compile(r"((?:authorization|cookie|api-?key)['\"]?\s{0,3}[:,]\s{0,3}['\"]?)[^'\"\r\n]+", re.IGNORECASE),
     re.compile(r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----)(?:[^-]|-(?!----)){1,20000}"),

@@ -1,17 +1,12 @@
 """What tokens cannot do, and what becomes of them."""
 
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import select
 
 from app.accounts import User
-from app.api import remove_ended
-from app.api.models import Answer, Token, new_token
+from app.api.models import Token, new_token
 from app.services import transaction
-from database import utc_now
 
 
 def test_nobody_ends_the_token_of_another(app: Flask, token: str, other_user: User) -> None:
@@ -41,16 +36,3 @@ def test_an_account_has_so_many_tokens(app: Flask, user: User, logged_in: Any) -
     for wrong in ({"days": "0"}, {"days": "x"}, {"days": ""}, {"name": " "}):
         assert logged_in.submit("/tokens/new", {**fields, **wrong}).status_code == 422
     assert logged_in.submit("/tokens/new", fields).status_code == 403
-
-
-def test_what_has_ended_is_removed_at_night(app: Flask, user: User, work: Callable[[], int]) -> None:
-    with transaction(app) as session:
-        for name, days in (("old", -1), ("young", 1)):
-            new_token(user, name, "write", days)
-            answer = Answer(owner_id=user.id, key=name, digest="", status=200, headers={}, body="")
-            answer.created = utc_now() + timedelta(days=2 * days)
-            session.add(answer)
-    remove_ended.send("")
-    assert work() == 0
-    with transaction(app) as session:
-        assert list(session.scalars(select(Token.name))) == list(session.scalars(select(Answer.key))) == ["young"]

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 from svcs.flask import get
 
-from app.accounts import User
-from app.accounts.jobs import mail_reset
-from app.accounts.links import new_token
+from app.accounts import User, account, views
+from app.accounts.jobs import mail_confirmation, mail_reset
+from app.accounts.links import new_token, state_of
 from app.services import transaction
 from config import Settings
 from database import rate_limits, utc_now
@@ -118,6 +118,38 @@ def test_of_two_who_use_a_link_at_once_one_sets_the_password(app: Flask, ada: An
     assert sorted(statuses.values()) == [302, 403]
     for password, status in statuses.items():
         assert app.test_client().log_in("ada", password).status_code == (302 if status == 302 else 422)  # type: ignore[attr-defined]
+
+
+def test_a_link_that_was_asked_for_before_a_reset_is_not_sent_after_it(app: Flask, ada: Any, user: User) -> None:
+    before = state_of(user)
+    ada(password_hash="another")
+    with transaction(app):
+        mail_confirmation(user.id, "thief@example.net", before)
+    assert not get_settings(app).app_dir.mails.exists()
+
+
+@pytest.mark.parametrize(("module", "step"), [(views, "check_password"), (account, "hash_password")])
+def test_a_password_that_is_replaced_while_it_is_used_opens_and_changes_nothing(
+    app: Flask, ada: Any, logged_in: Any, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+) -> None:
+    original = getattr(module, step)
+
+    def then_replaced(*arguments: Any) -> Any:
+        result = original(*arguments)
+        thread = Thread(target=ada, kwargs={"password_hash": "another"})
+        thread.start()
+        thread.join()
+        return result
+
+    monkeypatch.setattr(module, step, then_replaced)
+    thief: Any = app.test_client()
+    if module is views:
+        assert thief.log_in("ada").status_code == 403
+        assert thief.get("/account").status_code == 302
+    else:
+        assert logged_in.submit("/account/password", {"current": PASSWORD, "password": NEW}).status_code == 403
+    with transaction(app) as session:
+        assert session.scalar(select(User.password_hash)) == "another"
 
 
 @contextmanager

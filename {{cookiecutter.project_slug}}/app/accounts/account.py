@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.accounts.forms import AddressForm, ChangePasswordForm, CurrentPasswordForm, EmailForm, NewPasswordForm
 from app.accounts.jobs import mail_confirmation, mail_reset
-from app.accounts.links import read_token
+from app.accounts.links import read_token, state_of
 from app.accounts.models import User
-from app.accounts.passwords import hash_password
+from app.accounts.passwords import hash_password, lock_checked
 from app.accounts.sessions import UserSession, digest, end_sessions, is_current, is_this, start_session
 from app.audit import audit
 from app.extensions import rate_limited
@@ -61,8 +61,10 @@ def password() -> ResponseReturnValue:
     form = ChangePasswordForm(account=current_user)
     if not form.validate_on_submit():
         return ask(form, "Change your password", "Change it", "This ends all your other sessions.")
+    hashed = hash_password(form.password.data or "", svcs.flask.get(Settings).security.argon2)
     user = current_user._get_current_object()
-    user.password_hash = hash_password(form.password.data or "", svcs.flask.get(Settings).security.argon2)
+    lock_checked(user)
+    user.password_hash = hashed
     end_sessions(user)
     start_session(user)
     audit("user.password")
@@ -78,8 +80,8 @@ def address() -> ResponseReturnValue:
     """Send a link to an address, which counts once the link is followed."""
     form = AddressForm(email=current_user.email)
     if not form.validate_on_submit():
-        return ask(form, "Your address", "Send the link", "You get a mail with a link, which confirms the address.")
-    mail_confirmation.send(current_user.id, form.email.data or "")
+        return ask(form, "Your address", "Send the link", "We will mail you a link, which confirms the address.")
+    mail_confirmation.send(current_user.id, form.email.data or "", state_of(current_user))
     flash(f"Please follow the link in the mail to {form.email.data}.")
     return redirect(url_for("account.show"))
 
@@ -104,7 +106,7 @@ def forgot() -> ResponseReturnValue:
     """Have a job look for the accounts: whether there is one changes neither this answer nor its time."""
     form = EmailForm()
     if not form.validate_on_submit():
-        return ask(form, "Forgot your password?", "Send a link", "You get a mail with a link to choose another one.")
+        return ask(form, "Forgot your password?", "Send a link", "We will mail you a link to choose another one.")
     mail_reset.send(form.email.data or "")
     flash("If an account has confirmed this address, a mail is on its way there.")
     return redirect(url_for("accounts.login"))

@@ -7,7 +7,7 @@ import svcs
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.accounts.links import new_token
+from app.accounts.links import new_token, state_of
 from app.accounts.models import User
 from app.accounts.pictures import UnusablePicture, small_picture
 from app.accounts.sessions import UserSession, is_current
@@ -70,9 +70,10 @@ def remove_abandoned_uploads(_slot: str) -> None:
 
 
 @dramatiq.actor(max_retries=10, throws=MailRefused)
-def mail_confirmation(user_id: int, address: str) -> None:
-    """Send a link that makes the address the user's own."""
-    if user := svcs.flask.get(Session).get(User, user_id):
+def mail_confirmation(user_id: int, address: str, state: str) -> None:
+    """Send a link that makes the address the user's own, unless the account has changed since that was asked for."""
+    user = svcs.flask.get(Session).get(User, user_id)
+    if user and state_of(user) == state:
         token = new_token("confirm", user, address)
         send_mail(address, "accounts/mail/confirm", user=user, address=address, token=token)
 

@@ -16,7 +16,7 @@ LIFETIMES = {"confirm": 24 * 3600, "reset": 3600}
 
 def new_token(purpose: str, user: User, address: str) -> str:
     """What such a link ends with. It holds a digest of what its use changes, which therefore ends it."""
-    return _serializer(purpose).dumps([user.id, address, _state(user)])
+    return _serializer(purpose).dumps([user.id, address, state_of(user)])
 
 
 def read_token(purpose: str, token: str, *, lock: bool) -> tuple[User, str]:
@@ -26,12 +26,12 @@ def read_token(purpose: str, token: str, *, lock: bool) -> tuple[User, str]:
     except BadData:
         user_id = address = state = None
     user = user_id and svcs.flask.get(Session).get(User, user_id, with_for_update=lock, populate_existing=True)
-    if not user or state != _state(user):
-        abort(403, "This link has been used, is too old, or is not whole. Please ask for a new one.")
+    if not user or state != state_of(user):
+        abort(403, "This link has been used, has expired, or is incomplete. Please ask for a new one.")
     return user, address
 
 
-def _state(user: User) -> str:
+def state_of(user: User) -> str:
     return digest((user.password_hash, user.email, user.email_confirmed))[:32]
 
 

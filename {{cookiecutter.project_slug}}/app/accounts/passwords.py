@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
+import svcs
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from flask import abort
+from sqlalchemy.orm import Session
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.accounts.models import User
@@ -36,8 +39,19 @@ def check_password(user: User | None, password: str, cost: Argon2) -> bool:
         except (VerificationError, InvalidHashError):
             return False
         if user and hasher.check_needs_rehash(user.password_hash):
-            user.password_hash = hasher.hash(password)
+            hashed = hasher.hash(password)
+            lock_checked(user)
+            user.password_hash = hashed
         return user is not None
+
+
+def lock_checked(user: User) -> None:
+    """Lock an account whose password was checked; 403 if it has another one by now, as after a reset meanwhile."""
+    checked, session = user.password_hash, svcs.flask.get(Session)
+    session.flush()
+    session.refresh(user, with_for_update=True)
+    if user.password_hash != checked:
+        abort(403, "The password of this account was changed meanwhile. Please log in again.")
 
 
 def is_common(password: str, names: Sequence[str]) -> bool:

@@ -11,10 +11,12 @@ from flask_login import current_user, login_required, logout_user
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.accounts.account import wanted_address
 from app.accounts.forms import LoginForm, PictureForm, RegisterForm
 from app.accounts.jobs import UPLOADS, mail_confirmation, make_picture
+from app.accounts.links import state_of
 from app.accounts.models import User, find_user
-from app.accounts.passwords import check_password, hash_password
+from app.accounts.passwords import check_password, hash_password, lock_checked
 from app.accounts.sessions import KNOWN, digest, end_sessions, is_this, start_session
 from app.audit import audit
 from app.extensions import accepts_files, login_manager, rate_limited
@@ -28,6 +30,7 @@ login_manager.login_view = "accounts.login"
 
 @blueprint.route("/register", methods=["GET", "POST"])
 @rate_limited("register")
+@rate_limited("mail", key=wanted_address)
 def register() -> ResponseReturnValue:
     if current_user.is_authenticated:
         return redirect(url_for("index"))
@@ -44,7 +47,7 @@ def register() -> ResponseReturnValue:
         form.username.errors = ["This name is taken."]
         return render_template("accounts/register.html", form=form), 422
     start_session(user)
-    mail_confirmation.send(user.id, user.email)
+    mail_confirmation.send(user.id, user.email, state_of(user))
     audit("user.register")
     flash(f"Welcome, {user.username}. Please follow the link in the mail to {user.email}.")
     return redirect(url_for("index"))
@@ -75,6 +78,7 @@ def login() -> ResponseReturnValue:
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
     following = session.get("next") or url_for("index")
+    lock_checked(user)
     start_session(user)
     audit("user.login")
     return redirect(following)

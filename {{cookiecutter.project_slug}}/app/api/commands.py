@@ -7,7 +7,7 @@ from flask.cli import AppGroup
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.accounts import User
+from app.accounts import User, find_user
 from app.api.models import Token, new_token
 from app.audit import audit
 from app.command_line import as_json, print_rows
@@ -30,8 +30,8 @@ def add(user: str, name: str, scope: str, days: int) -> None:
     """Make a token of an account, and print it this once. NAME says what it is for."""
     if not 0 < len(name) <= 60 or not name.isprintable():
         raise click.ClickException(f"{name!r}: expected a name of at most 60 characters")
-    with transaction(current_app) as session:
-        owner = session.scalar(select(User).where(User.username == user.lower())) if user.isprintable() else None
+    with transaction(current_app):
+        owner = find_user(user) if user.isprintable() else None
         if owner is None:
             raise click.ClickException(f"{user!r}: there is no such account; see: python main.py user list")
         made, text = new_token(owner, name, scope, days)

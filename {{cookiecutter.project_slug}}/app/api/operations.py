@@ -51,7 +51,7 @@ def operation(
     Args:
         answer: the type of what the view returns, on its own or with a dict of headers; None for nothing.
         status: the status of a success.
-        query: a struct of what the address may have behind `?`; the view gets one as `query`.
+        query: a struct of what the address may have behind `?`, from where the view reads it.
         body: a struct of the JSON that is sent; the view gets one as `body`.
     """
 
@@ -62,7 +62,7 @@ def operation(
                 raise UnsupportedMediaType("Send JSON, with Content-Type: application/json.")
             try:
                 if query:
-                    arguments["query"] = msgspec.convert(request.args.to_dict(), query, strict=False)
+                    msgspec.convert(request.args.to_dict(), query, strict=False)
                 if body:
                     arguments["body"] = msgspec.json.decode(request.get_data(), type=body)
             except msgspec.ValidationError as error:
@@ -128,7 +128,7 @@ def _once(respond: Callable[[], Response]) -> Response:
         return respond()
     if not 1 <= len(key) <= 100:
         abort(400, "An Idempotency-Key has 1 to 100 characters.")
-    database, owner_id = svcs.flask.get(Session), g._login_user.id
+    database, owner_id = svcs.flask.get(Session), current_user.id
     digest = sha256(request.full_path.encode() + request.get_data()).hexdigest()
     answer = database.get(Answer, (owner_id, key))
     if answer is None:

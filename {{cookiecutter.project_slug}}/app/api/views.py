@@ -22,7 +22,7 @@ blueprint.add_app_template_global(tokens_of)
 
 class TokenForm(Form):
     name = StringField("What it is for", validators=[DataRequired("Say what it is for."), AtMost(60)])
-    writes = BooleanField("It may write, too")
+    writes = BooleanField("Allow it to write")
     days = IntegerField("Days until it ends", default=90, validators=[NumberRange(1, 365, "Give 1 to 365 days.")])
 
 
@@ -38,7 +38,7 @@ def docs() -> ResponseReturnValue:
 
 @blueprint.route("/tokens/new", methods=["GET", "POST"])
 @login_required
-@rate_limited(lambda: "20 per hour")
+@rate_limited("account")
 def new() -> ResponseReturnValue:
     """Make a token, and show it this once."""
     form = TokenForm()

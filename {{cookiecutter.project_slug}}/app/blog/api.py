@@ -37,7 +37,7 @@ class PostAnswer(Struct):
 
 @blueprint.get("")
 @operation(query=Paging, answer=list[PostAnswer])
-def list_posts(query: Paging) -> Any:  # noqa: ARG001  (requested_page reads it from the address)
+def list_posts() -> Any:
     """List posts, newest first; the Link header has the next and the previous page."""
     page = requested_page(WHOLE_POSTS, Post.id)
     return [answer(row, row.username) for row in page.rows], page_links(page)

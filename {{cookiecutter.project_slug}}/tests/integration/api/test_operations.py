@@ -45,7 +45,7 @@ def api(app: Flask, user: User, other_user: User, words: list[Word]) -> Any:
 
     @probe.get("/users")
     @operation(query=Paging, answer=list[str])
-    def users(query: Paging) -> Any:
+    def users() -> Any:
         page = requested_page(select(User), User.id)
         return [row.username for row in page.rows], page_links(page)
 
