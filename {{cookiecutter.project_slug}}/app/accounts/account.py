@@ -11,8 +11,8 @@ from app.accounts.forms import AddressForm, ChangePasswordForm, CurrentPasswordF
 from app.accounts.jobs import mail_confirmation, mail_reset
 from app.accounts.links import read_token, state_of
 from app.accounts.models import User
-from app.accounts.passwords import hash_password, lock_checked
-from app.accounts.sessions import UserSession, digest, end_sessions, is_current, is_this, start_session
+from app.accounts.passwords import hash_password
+from app.accounts.sessions import UserSession, digest, end_sessions, is_current, is_this, lock_checked, start_session
 from app.audit import audit
 from app.extensions import rate_limited
 from app.forms import Form
@@ -61,10 +61,9 @@ def password() -> ResponseReturnValue:
     form = ChangePasswordForm(account=current_user)
     if not form.validate_on_submit():
         return ask(form, "Change your password", "Change it", "This ends all your other sessions.")
-    hashed = hash_password(form.password.data or "", svcs.flask.get(Settings).security.argon2)
     user = current_user._get_current_object()
+    user.password_hash = hash_password(form.password.data or "", svcs.flask.get(Settings).security.argon2)
     lock_checked(user)
-    user.password_hash = hashed
     end_sessions(user)
     start_session(user)
     audit("user.password")

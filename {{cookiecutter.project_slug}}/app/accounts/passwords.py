@@ -5,11 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-import svcs
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from flask import abort
-from sqlalchemy.orm import Session
 from werkzeug.exceptions import ServiceUnavailable
 
 from app.accounts.models import User
@@ -29,8 +26,7 @@ def hash_password(password: str, cost: Argon2) -> str:
 def check_password(user: User | None, password: str, cost: Argon2) -> bool:
     """Whether the password is the user's.
 
-    It takes as long for an unknown user as for a known one, so that the time does not reveal which names exist. A hash
-    that was made at another cost is replaced.
+    It takes as long for an unknown user as for a known one, so that the time does not reveal which names exist.
     """
     hasher = _hasher(cost)
     with _turn():
@@ -38,20 +34,13 @@ def check_password(user: User | None, password: str, cost: Argon2) -> bool:
             hasher.verify(user.password_hash if user else _unknown_users_hash(cost), password)
         except (VerificationError, InvalidHashError):
             return False
-        if user and hasher.check_needs_rehash(user.password_hash):
-            hashed = hasher.hash(password)
-            lock_checked(user)
-            user.password_hash = hashed
-        return user is not None
+    return user is not None
 
 
-def lock_checked(user: User) -> None:
-    """Lock an account whose password was checked; 403 if it has another one by now, as after a reset meanwhile."""
-    checked, session = user.password_hash, svcs.flask.get(Session)
-    session.flush()
-    session.refresh(user, with_for_update=True)
-    if user.password_hash != checked:
-        abort(403, "The password of this account was changed meanwhile. Please log in again.")
+def renew_hash(user: User, password: str, cost: Argon2) -> None:
+    """Replace a hash that was made at another cost, when the password is at hand."""
+    if _hasher(cost).check_needs_rehash(user.password_hash):
+        user.password_hash = hash_password(password, cost)
 
 
 def is_common(password: str, names: Sequence[str]) -> bool:

@@ -5,9 +5,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 import svcs
-from flask import request, session
+from flask import abort, request, session
 from flask_login import login_user
-from sqlalchemy import ColumnElement, ForeignKey, String, delete, select
+from sqlalchemy import ColumnElement, ForeignKey, String, delete, inspect, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from app.accounts.models import User
@@ -42,6 +42,19 @@ def start_session(user: User) -> None:
     session[KNOWN] = digest(user.username)
     login_user(user)
     session["_user_id"] = key  # What Flask-Login gives to `load_user`.
+
+
+def lock_checked(user: User) -> None:
+    """Lock an account whose password was checked; 403 if it has got another one meanwhile, as by a reset.
+
+    A hash that this request has given it stays.
+    """
+    hashed = user.password_hash
+    checked: str = inspect(user).committed_state.get("password_hash", hashed)
+    svcs.flask.get(Session).refresh(user, with_for_update=True)
+    if user.password_hash != checked:
+        abort(403, "The password of this account was changed meanwhile. Please log in again.")
+    user.password_hash = hashed
 
 
 @login_manager.user_loader

@@ -16,8 +16,8 @@ from app.accounts.forms import LoginForm, PictureForm, RegisterForm
 from app.accounts.jobs import UPLOADS, mail_confirmation, make_picture
 from app.accounts.links import state_of
 from app.accounts.models import User, find_user
-from app.accounts.passwords import check_password, hash_password, lock_checked
-from app.accounts.sessions import KNOWN, digest, end_sessions, is_this, start_session
+from app.accounts.passwords import check_password, hash_password, renew_hash
+from app.accounts.sessions import KNOWN, digest, end_sessions, is_this, lock_checked, start_session
 from app.audit import audit
 from app.extensions import accepts_files, login_manager, rate_limited
 from app.removals import remove_later
@@ -72,12 +72,14 @@ def login() -> ResponseReturnValue:
     form = LoginForm()
     if not form.validate_on_submit():
         return render_template("accounts/login.html", form=form), 422 if form.is_submitted() else 200
-    user = find_user(form.username.data or "")
-    if not check_password(user, form.password.data or "", svcs.flask.get(Settings).security.argon2) or not user:
+    user, password = find_user(form.username.data or ""), form.password.data or ""
+    cost = svcs.flask.get(Settings).security.argon2
+    if not check_password(user, password, cost) or not user:
         audit("user.login_failed", account=form.username.data)
         form.password.errors = ["User name or password is wrong."]
         return render_template("accounts/login.html", form=form), 422
     following = session.get("next") or url_for("index")
+    renew_hash(user, password, cost)
     lock_checked(user)
     start_session(user)
     audit("user.login")
