@@ -18,7 +18,7 @@ ROUNDS = 3
 RECORD = TEMPLATE / "build/test-seconds"
 
 SIZE = Row(".venv of a project", "MB", 260)
-TEST = Row("make test in a project", "s of CPU", 40)
+TEST = Row("make test in a project", "s of CPU", 55)
 CI = Row("make ci in a project", "s of CPU", 110)
 TEMPLATE_TEST = Row("make test of the template", "minutes", 12)
 ROWS = (SIZE, TEST, CI, TEMPLATE_TEST)
