@@ -71,6 +71,8 @@ def cli(context: click.Context) -> None:
     # `python` in the Procfile is this interpreter. What was relative to the caller's folder is not relative to ours.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     os.environ |= {"APP_DIR": str(settings.app_dir.path), "PATH": path, "PYTHONUNBUFFERED": "1"}
+    # Honcho gives each process another PORT, and links in mails lead to that of the web process.
+    os.environ["BASE_URL"] = settings.base_url
     signal.signal(signal.SIGHUP, end_in_silence)
     procfile = "Procfile.dev" if settings.web.reload else "Procfile"
     main(["--procfile", procfile, "start", "--port", str(settings.web.port)])

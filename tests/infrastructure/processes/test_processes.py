@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, build_opener, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from config import ROOT, Settings
+from tests.conftest import PASSWORD
 from tests.infrastructure.servers import free_port
 
 PATIENCE = 60
@@ -124,6 +126,13 @@ def test_main_runs_web_queue_and_scheduler_until_ctrl_c(environment: dict[str, s
     with main_py(environment, tmp_path) as service:
         assert '"status":"ok"' in wait_for(lambda: service.get("/readyz"))
         wait_for(lambda: "queue runs" in service.printed and "scheduler runs" in service.printed)
+        # A link in a mail, which the queue writes, leads to the web process.
+        browser, address = build_opener(HTTPCookieProcessor()), f"http://127.0.0.1:{service.port}/register"
+        [token] = re.findall(r'csrf_token"[^>]*value="([^"]+)"', browser.open(address).read().decode())
+        fields = {"csrf_token": token, "username": "ada", "email": "ada@example.org", "password": PASSWORD}
+        browser.open(address, urlencode(fields).encode())
+        [mail] = wait_for(lambda: list(Path(environment["APP_DIR"], "work/mail/new").glob("*")))
+        assert f"http://127.0.0.1:{service.port}/account/link/confirm/" in mail.read_text()
         checked = subprocess.run(
             [sys.executable, "main.py", "check"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
