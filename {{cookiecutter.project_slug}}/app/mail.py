@@ -10,12 +10,10 @@ from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import make_msgid
 from functools import partial
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import svcs
 from flask import current_app, has_request_context, render_template
-from jinja2 import TemplateNotFound
 
 from config import Settings
 from database import utc_now
@@ -47,8 +45,7 @@ def send_mail(to: str, template: str, **values: object) -> None:
         with mail_server(settings) as server:
             server.send_message(message)
     except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as error:
-        answers: dict[str, Any] = getattr(error, "recipients", {"": error.args})
-        [(code, reason)] = answers.values()
+        [(code, reason)] = getattr(error, "recipients", {"": error.args}).values()
         if code < 500:
             raise
         raise MailRefused(f"{code} {reason.decode(errors='replace')}") from None
@@ -87,9 +84,6 @@ def _message(to: str, template: str, values: dict[str, object]) -> EmailMessage:
         raise MailRefused(f"no mail can be sent to {to!r} with the subject {subject!r}: {error}") from None
     message["Message-ID"], message["Auto-Submitted"] = make_msgid(domain=host), "auto-generated"
     message.set_content(text.strip() + "\n")
-    try:
-        html = current_app.jinja_env.get_template(f"{template}.html")
-    except TemplateNotFound:
-        return message
-    message.add_alternative(html.render(link=link, **values), subtype="html")
+    if (page := f"{template}.html") in current_app.jinja_env.list_templates():
+        message.add_alternative(render_template(page, link=link, **values), subtype="html")
     return message
