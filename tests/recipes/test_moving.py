@@ -30,6 +30,7 @@ from app.services import transaction
 from backup.databases import database_url
 from config import ROOT, Settings, load
 from database import Base, connect, utc_now
+from database.broker import QueueMessage
 from database.job_counts import JobCount
 from storage.disks import open_disks
 
@@ -53,7 +54,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, str]]:
     """The three places, as `.env` names them. Each server has a password or keys, and ends with the test."""
     with ExitStack() as stack:
@@ -226,3 +227,14 @@ def test_all_is_there_after_the_move_and_after_the_way_back(
     assert installation.rows() == rows
     assert installation.files() == files
     assert installation.add_rows() == (2502, 7)
+
+
+def test_jobs_that_are_moved_alone_are_moved_once(installation: Installation, servers: dict[str, str]) -> None:
+    queue = f"{servers['QUEUE_URL'].rpartition('/')[0]}/1"
+    installation.write_places({"QUEUE_URL": queue})
+    for _ in range(2):
+        installation.do("-m", "move")
+    with redis.Redis.from_url(queue) as client:
+        assert sum(client.hlen(f"dramatiq:default{kind}.msgs") for kind in ("", ".DQ")) == 3
+    with installation.connection() as connection:
+        assert connection.scalar(select(func.count(QueueMessage.id))) == 0

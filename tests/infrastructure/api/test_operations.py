@@ -83,12 +83,12 @@ def test_the_calls_that_are_shown_work(app: Flask, token: str) -> None:
     answers = []
     for line in re.findall(r"(?m)^curl .*", page):
         parts = shlex.split(line.replace("$TOKEN", token))
-        options = {name: [value for at, value in pairwise(parts) if at == name] for name in ("-H", "-d")}
+        options = {name: [value for at, value in pairwise(parts) if at == name] for name in ("-H", "-d", "-X")}
         headers = dict(header.split(": ", 1) for header in options["-H"])
-        method, data = ("POST", options["-d"][0]) if options["-d"] else ("GET", "")
+        method, data = ([*options["-X"], "POST"][0], options["-d"][0]) if options["-d"] else ("GET", "")
         path = parts[-1].removeprefix("http://127.0.0.1:8000")
         answers.append(app.test_client().open(path, method=method, headers=headers, data=data).status_code)
-    assert answers == [200, 201]
+    assert answers == [200, 201, 200]
 
 
 def test_the_post_of_another_is_only_read(app: Flask, api: Any, other_user: User) -> None:

@@ -104,7 +104,8 @@ def _authenticate() -> None:
     if found is None:
         if given:
             audit("token.refused")
-        raise Unauthorized("Send Authorization: Bearer, with a token.", www_authenticate=WWWAuthenticate("bearer"))
+        reason = "This token is unknown, or has ended." if given else "Send Authorization: Bearer, with a token."
+        raise Unauthorized(reason, www_authenticate=WWWAuthenticate("bearer"))
     token, g._login_user = found
     logs.context.set({**logs.context.get(), "via": f"token {token.id}"})
     if request.method not in SAFE_METHODS and token.scope != "write":
