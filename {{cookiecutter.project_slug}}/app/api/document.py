@@ -1,5 +1,6 @@
 """The OpenAPI document, made of what each operation says of itself."""
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -71,4 +72,7 @@ def openapi(title: str) -> Any:
             schema = described["responses"].pop("422")["content"]["application/json"]
             problem = {"description": "An error", "content": {"application/problem+json": schema}}
             described["responses"]["default"] = problem
+    # Structs of parameters are written out where they are used, and nothing refers to them.
+    text, schemas = json.dumps(document), document["components"]["schemas"]
+    document["components"]["schemas"] = {name: schemas[name] for name in schemas if f'/{name}"' in text}
     return document

@@ -65,7 +65,10 @@ def test_a_token_is_shown_once_and_stands_for_its_owner(
 
 def test_operations_are_described(app: Flask, page_problems: Callable[[TestResponse], list[str]]) -> None:
     client: Any = app.test_client()
-    assert client.get("/api/openapi.json").json["paths"]["/api/v1/probe"].keys() == {"get", "post"}
+    document = client.get("/api/openapi.json").json
+    assert document["paths"]["/api/v1/probe"].keys() == {"get", "post"}
+    assert {"Problem", "Said"} <= document["components"]["schemas"].keys()
+    assert "Paging" not in document["components"]["schemas"]
     assert page_problems(client.get("/api/docs")) == []
 
 
