@@ -41,6 +41,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_can_and_gives_back_the_r
         first = workers.start(grace=60 if has_time else 0.01)
         eventually(lambda: place.numbers("start"))
         os.kill(first.pid or 0, signal.SIGTERM)
+        eventually(lambda: place.numbers("stopping"))
         if has_time:
             place.release()
         first.join(20)

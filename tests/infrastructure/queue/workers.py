@@ -117,7 +117,16 @@ def declare_jobs(broker: dramatiq.Broker, place: Place) -> None:
 
 def run_worker(place: Place, threads: int, grace: float) -> None:
     """What a worker's process does, until SIGTERM."""
-    dramatiq.worker.CONSUMER_RESTART_DELAY_SECS = 0.1
+    module: Any = dramatiq.worker
+    module.CONSUMER_RESTART_DELAY_SECS = 0.1
+    join_all = module.join_all
+
+    def join(*arguments: Any) -> None:
+        # From here on, no thread takes another job.
+        place.note("stopping", 0)
+        join_all(*arguments)
+
+    module.join_all = join
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with place.open() as broker:
