@@ -291,7 +291,7 @@ def test_check_asks_the_server(
     mark = result("smtp://127.0.0.1:1")
     assert mark[:2] == ["mail", "FAILED"]
     assert "Connection refused; see where: `python main.py config show`" in mark[2]
-    assert result("") == ["mail", "ok", f"MAIL_URL is empty: mails stay in {folder.path}/work/mail"]
+    assert result("") == ["mail", "ok", f"MAIL_URL is empty: mails stay in {folder.mails}"]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def read_token(purpose: str, token: str, *, lock: bool) -> tuple[User, str]:
 
 
 def state_of(user: User) -> str:
+    """A digest of what the use of a link changes, and what ends older links when it changes otherwise."""
     return digest((user.password_hash, user.email, user.email_confirmed))[:32]
 
 

@@ -23,9 +23,9 @@ def token() -> None:
 @click.argument("user")
 @click.argument("name")
 @click.option(
-    "--scope", type=click.Choice(["read", "write"]), default="read", help="What it may do; read, if not given."
+    "--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="What it may do."
 )
-@click.option("--days", type=click.IntRange(1, 3660), default=90, help="It ends after so many days; 90, if not given.")
+@click.option("--days", type=click.IntRange(1, 3660), default=90, show_default=True, help="After how many it ends.")
 def add(user: str, name: str, scope: str, days: int) -> None:
     """Make a token of an account, and print it this once. NAME says what it is for."""
     if not 0 < len(name) <= 60 or not name.isprintable():
