@@ -36,6 +36,9 @@ TEXT = "a letter that nobody else reads"
 MakeApp = Callable[..., Flask]
 Serve = Callable[..., "Server"]
 
+# aiosmtpd logs in its own thread, also when the logs of the service that called it have been closed.
+logging.getLogger("mail.log").propagate = False
+
 
 class Server(Controller):
     """An SMTP server that keeps what it gets, and answers `refusals` to the first ones."""
