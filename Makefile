@@ -5,6 +5,8 @@ VENV := .venv
 PROJECT_VENV := .venv-project
 # Where the name of a baked project matters, whatever the default is.
 SLUG := my_service
+# Tests start Python hundreds of times: without bytecode, each start would compile all packages again.
+unexport PYTHONDONTWRITEBYTECODE
 # What mypy knows of the same packages and files serves all baked projects.
 MYPY_CACHE = $(abspath build/mypy)
 # Seconds since 1970.

@@ -115,7 +115,7 @@ def test_new_features_that_refer_to_each_other_get_their_revisions_in_order(bake
         return result.stdout
 
     db("revision", "-m", "both")
-    [alpha], [zeta] = (list((project / "database/versions" / name).iterdir()) for name in ("alpha", "zeta"))
+    [alpha], [zeta] = (list((project / "database/versions" / name).glob("*.py")) for name in ("alpha", "zeta"))
     assert "alpha_zeta" in alpha.read_text()
     assert "alpha" not in zeta.read_text()
     db("upgrade")
