@@ -75,7 +75,11 @@ def cli(context: click.Context) -> None:
     os.environ["BASE_URL"] = settings.base_url
     signal.signal(signal.SIGHUP, end_in_silence)
     procfile = "Procfile.dev" if settings.web.reload else "Procfile"
-    main(["--procfile", procfile, "start", "--port", str(settings.web.port)])
+    try:
+        main(["--procfile", procfile, "start", "--port", str(settings.web.port)])
+    except SystemExit as end:
+        # Ctrl-C is how it ends, so that `make dev` reports no error.
+        sys.exit(end.code if end.code != 128 + signal.SIGINT else 0)
 
 
 def end_in_silence(*_: object) -> None:
