@@ -1,10 +1,9 @@
 """Counts of rate-limited requests, kept in the database: all processes count together, and a deploy resets nothing."""
 
 from sqlalchemy import Engine, String, and_, case, delete, not_
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
-from database.base import Base, database_time
+from database.base import Base, database_time, insert
 
 SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
@@ -37,8 +36,7 @@ def hit(engine: Engine, limit: str, key: str) -> float:
     """
     most, _, *number, unit = limit.split()
     window = int(number[0] if number else 1) * SECONDS[unit.removesuffix("s")]
-    dialect = sqlite if engine.dialect.name == "sqlite" else postgresql
-    new = dialect.insert(RateLimit).values(key=f"{key} {limit}", hits=1, started=NOW, expires=NOW + window)
+    new = insert(engine.dialect, RateLimit).values(key=f"{key} {limit}", hits=1, started=NOW, expires=NOW + window)
     old = {"hits": RateLimit.hits + 1, "started": RateLimit.started, "expires": RateLimit.expires}
     kept = {name: case((RUNS, value), else_=new.excluded[name]) for name, value in old.items()}
     counted = new.on_conflict_do_update(index_elements=["key"], set_=kept)

@@ -3,6 +3,7 @@
 import http.client
 import os
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -88,6 +89,8 @@ class Nginx(Server):
     """nginx with the locations of the site, before that service."""
 
     programs: ClassVar = {"nginx": "nginx"}
+    # Without its master, the worker would go on.
+    kill_signal = signal.SIGTERM
     scheme = "http"
     username = ""
 
