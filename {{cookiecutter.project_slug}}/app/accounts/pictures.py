@@ -1,7 +1,7 @@
 """Profile pictures: checked by their content, and made small.
 
 A decoder can be made to work for hours by a few bytes. So this file runs as a program of its own for each picture, and
-the kernel ends it when it takes too long or too much memory.
+the kernel ends it when it takes too long or too much memory. Only that program loads Pillow.
 """
 
 import io
@@ -11,9 +11,6 @@ import sys
 import threading
 from contextlib import suppress
 from typing import BinaryIO
-
-# WebPImagePlugin is imported here because Pillow, to find a format that it has not loaded, imports every plugin.
-from PIL import Image, ImageCms, ImageOps, WebPImagePlugin  # noqa: F401
 
 # What is accepted: Pillow's names and their media types.
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
@@ -58,6 +55,9 @@ def small_picture(stream: BinaryIO) -> bytes:
 
 def check(stream: BinaryIO) -> str:
     """Pillow's name of the format, as the header tells; nothing is decoded."""
+    # With the plugin, because Pillow, to find a format that it has not loaded, imports every one.
+    from PIL import Image, WebPImagePlugin  # noqa: F401
+
     if not (data := stream.read()):
         raise UnusablePicture("This file is empty.")
     try:
@@ -75,6 +75,8 @@ def check(stream: BinaryIO) -> str:
 
 def shrink(stream: BinaryIO) -> bytes:
     """What `small_picture` returns."""
+    from PIL import Image, ImageCms, ImageOps
+
     check(stream)
     stream.seek(0)
     with Image.open(stream, formats=tuple(FORMATS)) as opened:
