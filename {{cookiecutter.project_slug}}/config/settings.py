@@ -17,9 +17,9 @@ Seconds = Annotated[float, Meta(gt=0)]
 Limit = Annotated[str, Meta(pattern=r"^\d+ per ([1-9]\d* )?(second|minute|hour|day)s?$")]
 # A password in it is percent-encoded.
 MailUrl = Annotated[
-    str, Meta(pattern=r"^(smtps?://([^\s/@:]+:[^\s/@:]+@)?(\[[0-9a-f:]+\]|[\w.-]+)(:[1-5]?\d{1,4})?/?)?$")
+    str, Meta(pattern=r"^(smtps?://([^\s/@:]+:[^\s/@:]+@)?(\[[0-9a-f:]+\]|[\w.-]+)(:[1-6]?\d{1,4})?/?)?$")
 ]
-BaseUrl = Annotated[str, Meta(pattern=r"^(https?://([\w.-]+|\[[0-9a-f:]+\])(:[1-5]?\d{1,4})?(/[\w./~-]*)?)?$")]
+BaseUrl = Annotated[str, Meta(pattern=r"^(https?://([\w.-]+|\[[0-9a-f:]+\])(:[1-6]?\d{1,4})?(/[\w./~-]*)?)?$")]
 Address = Annotated[str, Meta(pattern=r"^([^\s@]+@[\w.-]+)?$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 

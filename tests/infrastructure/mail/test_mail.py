@@ -314,6 +314,11 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str, tmp_path: 
     assert PASSWORD not in str(caught.value)
 
 
+def test_a_port_may_be_any_that_there_is(tmp_path: Path) -> None:
+    settings = load({"APP_DIR": str(tmp_path), "MAIL_URL": "smtp://h:65535", "BASE_URL": "http://h:65535"})
+    assert (settings.mail.url, settings.base_url) == ("smtp://h:65535", "http://h:65535")
+
+
 def test_links_in_mails_begin_where_the_settings_say(make_app: MakeApp, tmp_path: Path) -> None:
     folder = AppDir(tmp_path / "production")
     folder.make()
